@@ -1,0 +1,67 @@
+# modeltiers. `make help` lists the targets; each sets up what it needs by itself and is quick the second time.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PYTHONPATH := operator:.
+
+.PHONY: help setup tools demo test check lint unit cluster-test bench e2e fuzz soak generate golden lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## virtual environment with the locked packages
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("modeltiers needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	@echo "setup: virtual environment in $(VENV), packages from requirements/dev.txt with their hashes checked"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+tools: setup ## etcd, Kubernetes and kwok, built from pinned Go modules (minutes the first time)
+	@$(BIN)/python -m e2e.cluster build
+
+demo: setup ## a real control plane, the operator and a ladder of two tiers; KEEP=1 leaves it running, CONTEXT=name uses your cluster
+	@$(BIN)/python -m e2e.demo $(if $(KEEP),--keep) $(if $(CONTEXT),--context $(CONTEXT))
+
+test: check ## all checks and tests of a change: about 3 minutes warm
+
+check: setup lint unit cluster-test ## what must hold before a commit
+
+lint: setup ## generated files, formatting, types, floors
+	@echo "lint: generated files match the code" && $(BIN)/modeltiers generate --check
+	@echo "lint: ruff" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
+	@echo "lint: mypy --strict" && $(BIN)/mypy --no-error-summary
+	@echo "lint: floors" && $(BIN)/lint-imports --no-timing > .import-linter.log || { cat .import-linter.log; exit 1; }
+
+unit: setup ## pure tests, under a minute
+	@$(BIN)/python -m pytest tests/unit -q
+
+cluster-test: setup tools ## tests on a real control plane
+	@$(BIN)/python -m pytest tests/cluster -q
+
+bench: setup tools ## ratios against a bare client on the same API server
+	@$(BIN)/python -m e2e.bench
+
+e2e: setup tools ## the slow and real tests
+	@$(BIN)/python -m pytest e2e tests -q -m slow
+
+generate: setup ## CRDs, manifests and reference pages from the code
+	@$(BIN)/modeltiers generate
+
+golden: setup ## rewrite the golden manifests of the examples; review the diff
+	@$(BIN)/python -m pytest tests/unit/test_golden.py -q --golden=rewrite
+
+lock: setup ## lock files from pyproject.toml, with hashes and without download addresses
+	@$(BIN)/python -m pip install --quiet uv && .ci/lock
+
+clean: ## end the clusters of this checkout; remove what make made in it (not the tool cache)
+	@if [ -x $(BIN)/python ] && [ -d .state ]; then for dir in .state/*/; do $(BIN)/python -m e2e.cluster down --state "$$dir" || true; done; fi
+	@rm -rf $(VENV) .state .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .import-linter.log
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

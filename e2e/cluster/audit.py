@@ -1,0 +1,59 @@
+"""Read the API server's audit log: who asked for what. It tells whether an operator at rest writes nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+
+
+@dataclass(frozen=True)
+class Request:
+    """One answered request, from the line in the audit log."""
+
+    user: str
+    verb: str
+    resource: str
+    subresource: str
+    namespace: str
+    name: str
+    code: int
+    agent: str
+    at: str
+
+    @property
+    def writes(self) -> bool:
+        """Whether this asks for a change; reviews of rights and tokens are written as creations and store nothing."""
+        reviews = self.resource.endswith(("accessreviews", "rulesreviews", "tokenreviews"))
+        return self.verb in WRITES and not reviews and self.subresource != "token"
+
+
+def requests(log: Path, user: str | None = None) -> list[Request]:
+    """Return the answered requests of one user, or of all, oldest first."""
+    found = []
+    with log.open() as lines:
+        for line in lines:
+            if not line.endswith("\n"):  # the last line may be half written
+                continue
+            event = json.loads(line)
+            if event["stage"] in ("ResponseComplete", "Panic") and user in (None, event["user"].get("username")):
+                found.append(_request(event))
+    return found
+
+
+def _request(event: dict[str, Any]) -> Request:
+    target = event.get("objectRef", {})
+    return Request(
+        user=event["user"].get("username", ""),
+        verb=event["verb"],
+        resource=target.get("resource", ""),
+        subresource=target.get("subresource", ""),
+        namespace=target.get("namespace", ""),
+        name=target.get("name", ""),
+        code=event.get("responseStatus", {}).get("code", 0),
+        agent=event.get("userAgent", ""),
+        at=event.get("stageTimestamp", ""),
+    )

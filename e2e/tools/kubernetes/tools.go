@@ -1,0 +1,14 @@
+//go:build tools
+
+// Package tools pins the Kubernetes programs a real cluster consists of. kubelet and kube-proxy are pinned and not yet
+// built: a go.sum tidied without them would lack what they need.
+package tools
+
+import (
+	_ "k8s.io/kubernetes/cmd/kube-apiserver"
+	_ "k8s.io/kubernetes/cmd/kube-controller-manager"
+	_ "k8s.io/kubernetes/cmd/kube-proxy"
+	_ "k8s.io/kubernetes/cmd/kube-scheduler"
+	_ "k8s.io/kubernetes/cmd/kubectl"
+	_ "k8s.io/kubernetes/cmd/kubelet"
+)

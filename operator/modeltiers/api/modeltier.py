@@ -1,0 +1,450 @@
+"""ModelTier: one rung of the capability ladder, served by vLLM in this cluster or by an external OpenAI-compatible API.
+
+The models below are the resource. The CRD, the reference page and the CLI's help are generated from them, so every
+field carries its description, its bounds and its units here and nowhere else. Status models live in `modeltier_status`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from modeltiers.api.base import Model, Rule, atomic, cel, listed_by
+from modeltiers.api.modeltier_status import ModelTierStatus
+
+Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+LabelKey = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=317,
+        pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+    ),
+]
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+Quantity = Annotated[
+    str, Field(min_length=1, max_length=20, pattern=r"^[0-9]+(\.[0-9]{1,3})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")
+]
+SecretKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+# No control characters: a NUL cannot be passed to a process, and a line break is never meant.
+Argument = Annotated[
+    str,
+    Field(
+        min_length=3,
+        max_length=1024,
+        pattern=r"^--[a-z0-9][a-z0-9-]*(\.[a-z0-9_.-]+)?(=[^\x00-\x1f\x7f]*)?$",
+        json_schema_extra=cel(
+            Rule("!self.contains('$(')", "an argument must not contain '$(': Kubernetes would replace what follows"),
+        ),
+    ),
+]
+Dim = Annotated[int, Field(ge=1, le=1_000_000)]
+Small = Annotated[int, Field(ge=0, le=4096)]
+
+
+class SecretKeyRef(Model):
+    """One key of a Secret in the tier's own namespace. The operator passes it on and never reads the value."""
+
+    name: ObjectName
+    """Name of the Secret."""
+    key: SecretKey
+    """Key inside the Secret."""
+
+
+class WeightQuantization(Model):
+    """How the checkpoint's weights are quantised, when they are."""
+
+    method: Literal["FP8", "AWQ", "GPTQ", "CompressedTensors", "MXFP4"]
+    """Quantisation scheme of the checkpoint."""
+    bits: int = Field(ge=2, le=8)
+    """Bits per quantised weight."""
+    group_size: int | None = Field(default=None, ge=16, le=1024)
+    """Weights that share one scale along the input dimension (AWQ, GPTQ, compressed-tensors, MXFP4)."""
+    block: int | None = Field(default=None, ge=16, le=1024)
+    """Edge of the square FP8 block that shares one scale; leave out for per-tensor or per-channel FP8."""
+
+
+class Architecture(Model):
+    """The numbers of a model's config.json that sizing needs, for models that the bundled catalogue lacks."""
+
+    name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")
+    """Value of `architectures[0]` in config.json, for example LlamaForCausalLM."""
+    hidden_size: Dim
+    """`hidden_size`: width of the residual stream."""
+    layers: int = Field(ge=1, le=1024)
+    """`num_hidden_layers`."""
+    attention_heads: Small
+    """`num_attention_heads`."""
+    kv_heads: Small
+    """`num_key_value_heads`; equal to the attention heads where config.json has none."""
+    head_dim: int = Field(ge=1, le=2048)
+    """`head_dim` where config.json has it, else hidden size / attention heads."""
+    vocab_size: int = Field(ge=1, le=4_000_000)
+    """`vocab_size`."""
+    intermediate_size: Dim | None = None
+    """`intermediate_size`: width of the dense MLP; leave out for models whose every layer is a mixture of experts."""
+    experts: int | None = Field(default=None, ge=1, le=4096)
+    """Routed experts per mixture-of-experts layer."""
+    experts_per_token: int | None = Field(default=None, ge=1, le=256)
+    """Routed experts active for a token."""
+    moe_intermediate_size: Dim | None = None
+    """`moe_intermediate_size`: width of one expert."""
+    shared_experts: int | None = Field(default=None, ge=0, le=64)
+    """Experts that every token passes."""
+    dense_first_layers: int | None = Field(default=None, ge=0, le=1024)
+    """Leading layers with a dense MLP in a mixture-of-experts model."""
+    tie_embeddings: bool = False
+    """`tie_word_embeddings`: input and output embedding are one matrix."""
+    attention: Literal["Full", "SlidingAndFull", "MLA"] = "Full"
+    """Kind of attention: Full (MHA, GQA, MQA), SlidingAndFull (some layers see a window only) or MLA (one latent)."""
+    sliding_window: Dim | None = None
+    """Tokens a sliding-window layer sees."""
+    full_attention_layers: int | None = Field(default=None, ge=0, le=1024)
+    """Layers with full attention in a SlidingAndFull model."""
+    kv_lora_rank: Dim | None = None
+    """`kv_lora_rank` of an MLA model."""
+    qk_rope_head_dim: Dim | None = None
+    """`qk_rope_head_dim` of an MLA model."""
+    max_position: int = Field(ge=1, le=100_000_000)
+    """Longest context the model supports, in tokens (`max_position_embeddings`, rope scaling included)."""
+    weight_bytes: int | None = Field(default=None, ge=1, le=10**14)
+    """Bytes of the checkpoint's weight files. Better than the estimate made from the shapes."""
+    quantization: WeightQuantization | None = None
+    """Set when the checkpoint's weights are quantised."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.intermediateSize) || (has(self.experts) && has(self.moeIntermediateSize))",
+            "give intermediateSize (dense model) or experts with moeIntermediateSize (mixture of experts)",
+        ),
+        Rule(
+            "self.attention != 'MLA' || (has(self.kvLoraRank) && has(self.qkRopeHeadDim))",
+            "attention MLA needs kvLoraRank and qkRopeHeadDim",
+        ),
+        Rule(
+            "self.attention != 'SlidingAndFull' || (has(self.slidingWindow) && has(self.fullAttentionLayers))",
+            "attention SlidingAndFull needs slidingWindow and fullAttentionLayers",
+        ),
+        Rule(
+            "!has(self.fullAttentionLayers) || self.fullAttentionLayers <= self.layers",
+            "fullAttentionLayers cannot exceed layers",
+        ),
+    )
+
+
+class ModelSource(Model):
+    """Which model the tier serves and how it is loaded."""
+
+    source: str = Field(
+        min_length=6,
+        max_length=512,
+        pattern=r"^(hf://[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}"
+        r"|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*)$",
+        json_schema_extra=cel(
+            Rule("!self.contains('..')", "source must not contain '..'"),
+        ),
+    )
+    """Where the weights are: `hf://ORG/NAME` (Hugging Face Hub) or `pvc://CLAIM/PATH` (a folder on a volume of this
+    namespace)."""
+    revision: str | None = Field(default=None, min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Commit, tag or branch of an hf:// model. Pin a commit: a branch may change under a running tier."""
+    served_name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:-]*$",
+    )
+    """Name that clients put in the request's `model`. Defaults to the tier's name. Cannot be changed."""
+    max_model_len: int | None = Field(default=None, ge=16, le=100_000_000)
+    """Longest prompt plus answer to serve, in tokens. Left out: the longest the model supports that fits."""
+    quantization: Literal["Auto", "FP8"] = "Auto"
+    """Auto serves the checkpoint as it is. FP8 quantises 16-bit weights to 8 bits while loading."""
+    kv_cache_dtype: Literal["Auto", "FP8"] = "Auto"
+    """Type of the KV cache: Auto is the model's own type, FP8 halves it."""
+    token_secret_ref: SecretKeyRef | None = None
+    """Hugging Face token for gated models, handed to the engine by reference."""
+    architecture: Architecture | None = None
+    """Overrides the bundled catalogue; needed for pvc:// models and for models the catalogue does not know."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.source.startsWith('hf://') || !has(self.revision)", "revision is for hf:// sources only"),
+        Rule(
+            "self.source.startsWith('hf://') || !has(self.tokenSecretRef)", "tokenSecretRef is for hf:// sources only"
+        ),
+        Rule(
+            "self.source.startsWith('hf://') || has(self.architecture)",
+            "a pvc:// model needs architecture: copy the numbers from its config.json",
+        ),
+        Rule(
+            "has(self.servedName) == has(oldSelf.servedName)"
+            " && (!has(self.servedName) || self.servedName == oldSelf.servedName)",
+            "servedName cannot be changed: clients depend on it. Create a new ModelTier and delete this one",
+        ),
+    )
+
+
+class Accelerator(Model):
+    """One kind of accelerator the tier may run on."""
+
+    name: Name
+    """Your own short name for it, shown in status."""
+    product: str = Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+    """Value of the node label that names the product, for example NVIDIA-H100-80GB-HBM3."""
+    product_label: LabelKey | None = None
+    """Node label that carries the product. Left out: nvidia.com/gpu.product, or amd.com/gpu.product-name for AMD."""
+    resource: LabelKey | None = None
+    """Extended resource that one accelerator is requested by. Left out: nvidia.com/gpu, or amd.com/gpu for AMD."""
+    memory: Quantity | None = None
+    """Memory of one accelerator, as the driver reports it. Left out: the node's label, else the bundled table."""
+    gpus_per_node: int | None = Field(default=None, ge=1, le=64)
+    """Accelerators on one node. Left out: the largest node seen, else the bundled table."""
+
+
+class Pinned(Model):
+    """A layout chosen by hand instead of by sizing. It is still checked."""
+
+    gpus: int = Field(ge=1, le=64)
+    """Accelerators per replica: tensorParallel x pipelineParallel."""
+    tensor_parallel: int = Field(ge=1, le=64)
+    """`--tensor-parallel-size`."""
+    pipeline_parallel: int | None = Field(default=None, ge=1, le=64)
+    """`--pipeline-parallel-size`; 1 when left out."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.gpus == self.tensorParallel * (has(self.pipelineParallel) ? self.pipelineParallel : 1)",
+            "gpus must equal tensorParallel x pipelineParallel",
+        ),
+    )
+
+
+class Sizing(Model):
+    """How many accelerators a replica gets."""
+
+    mode: Literal["Auto", "Pinned"] = "Auto"
+    """Auto works the layout out from the model; Pinned takes `pinned`."""
+    objective: Literal["Cost", "Latency"] = "Cost"
+    """Cost takes the fewest accelerators that fit; Latency takes the most of one node that help."""
+    concurrency: int = Field(default=16, ge=1, le=4096)
+    """Requests a replica should hold at once, each at `contextPerRequest`."""
+    context_per_request: int | None = Field(default=None, ge=16, le=100_000_000)
+    """Tokens of KV cache to plan for each of the concurrent requests. Left out: 4096, or maxModelLen if smaller."""
+    pinned: Pinned | None = None
+    """The layout, when mode is Pinned."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule("(self.mode == 'Pinned') == has(self.pinned)", "mode Pinned needs pinned, and pinned needs mode Pinned"),
+    )
+
+
+class EnvVar(Model):
+    """One environment variable of the engine: a value or a Secret's key."""
+
+    name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the variable. Names that would change what the operator owns are refused, see the documentation."""
+    value: str | None = Field(default=None, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")
+    """Plain value. It is passed on as it is: `$(NAME)` is not replaced."""
+    secret_key_ref: SecretKeyRef | None = None
+    """Value from a Secret of this namespace."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule("has(self.value) != has(self.secretKeyRef)", "give exactly one of value and secretKeyRef"),
+    )
+
+
+class Cache(Model):
+    """A volume that keeps downloaded weights and compiled kernels between restarts."""
+
+    claim_name: ObjectName
+    """PersistentVolumeClaim of this namespace. With more than one replica it must be ReadWriteMany."""
+
+
+class EngineResources(Model):
+    """CPU and memory of the engine container, where the computed requests do not suit."""
+
+    cpu: Quantity | None = None
+    """CPU request; no CPU limit is set."""
+    memory: Quantity | None = None
+    """Memory request and limit, shared memory included."""
+
+
+class Serving(Model):
+    """The engine that serves the model."""
+
+    profile: Name | None = None
+    """Engine profile from the administrator's settings (image, environment, mounts)."""
+    image: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=512,
+        pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
+        r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[a-f0-9]{64})?$",
+    )
+    """Engine image, if the administrator allows a choice. Left out: the profile's, else the administrator's default."""
+    args: list[Argument] = Field(default=[], max_length=32, json_schema_extra=atomic())
+    """More vLLM flags, one per item as `--flag` or `--flag=value`. Only flags on the allow-list are accepted."""
+    env: list[EnvVar] = Field(default=[], max_length=32, json_schema_extra=listed_by("name"))
+    """More environment variables for the engine."""
+    cache: Cache | None = None
+    """Where downloaded weights are kept. Left out: they are downloaded again by every new pod."""
+    resources: EngineResources | None = None
+    """CPU and memory, where the computed requests do not suit."""
+    shutdown_seconds: int = Field(default=120, ge=0, le=3600)
+    """Longest answer to wait for when a pod stops."""
+    startup_seconds: int | None = Field(default=None, ge=30, le=86_400)
+    """Time the engine may take to start. Left out: worked out from the bytes of the weights."""
+
+
+class Toleration(Model):
+    """A taint that the tier's pods tolerate."""
+
+    key: LabelKey | None = None
+    """Taint key; left out with operator Exists it matches every taint."""
+    operator: Literal["Exists", "Equal"] | None = None
+    """Equal compares the value, Exists does not. Equal when left out."""
+    value: LabelValue | None = None
+    """Taint value."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Taint effect; every effect when left out."""
+    toleration_seconds: int | None = Field(default=None, ge=0, le=2_147_483_647)
+    """Seconds to stay on a node after a NoExecute taint."""
+
+    # What Kubernetes would refuse in the pod is refused here, where its author sees it.
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
+            "a toleration without key needs operator Exists",
+        ),
+        Rule(
+            "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+            "operator Exists takes no value: remove it, or use operator Equal",
+        ),
+        Rule(
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            "tolerationSeconds needs effect NoExecute",
+        ),
+    )
+
+
+class Scheduling(Model):
+    """Where the tier's pods may run, beyond what the accelerator asks for."""
+
+    node_selector: dict[LabelKey, LabelValue] = Field(default={}, max_length=16)
+    """Labels a node must have."""
+    tolerations: list[Toleration] = Field(default=[], max_length=16, json_schema_extra=atomic())
+    """Taints to tolerate, besides the accelerator's own."""
+    priority_class_name: ObjectName | None = None
+    """PriorityClass of the pods."""
+    runtime_class_name: ObjectName | None = None
+    """RuntimeClass of the pods, for example nvidia."""
+
+
+class Price(Model):
+    """What the tier costs, as you pay it."""
+
+    gpu_hour_micros: int = Field(ge=0, le=10**12)
+    """Price of one accelerator for one hour, in millionths of the currency."""
+    currency: str = Field(default="USD", min_length=3, max_length=3, pattern=r"^[A-Z]{3}$")
+    """ISO 4217 code."""
+
+
+class TokenPrice(Model):
+    """Price of an external API."""
+
+    input_per_million_micros: int = Field(ge=0, le=10**12)
+    """Price of a million input tokens, in millionths of the currency."""
+    output_per_million_micros: int = Field(ge=0, le=10**12)
+    """Price of a million output tokens, in millionths of the currency."""
+    currency: str = Field(default="USD", min_length=3, max_length=3, pattern=r"^[A-Z]{3}$")
+    """ISO 4217 code."""
+
+
+class External(Model):
+    """A model behind an OpenAI-compatible API outside this tier."""
+
+    base_url: str = Field(
+        min_length=8,
+        max_length=512,
+        # ASCII only, no user info, no query, no fragment.
+        pattern=r"^https?://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*/?$",
+    )
+    """Base URL up to and with the version, for example https://api.example.com/v1. The administrator allows hosts."""
+    model: str = Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:@-]*$")
+    """Name of the model at that API."""
+    api_key_secret_ref: SecretKeyRef | None = None
+    """API key. Left out: the API is called without one."""
+    price: TokenPrice | None = None
+    """What the API charges."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.baseUrl.startsWith('https://') || !has(self.apiKeySecretRef)",
+            "an API key is only sent over https: use an https:// baseUrl or leave apiKeySecretRef out",
+        ),
+    )
+
+
+class ModelTierSpec(Model):
+    """What you want: exactly one of `model` (served here) and `external` (served elsewhere)."""
+
+    rank: int | None = Field(default=None, ge=0, le=1000)
+    """Place on the ladder; lower is cheaper."""
+    model: ModelSource | None = None
+    """The model to serve in this cluster."""
+    external: External | None = None
+    """A model served by somebody else."""
+    accelerators: list[Accelerator] = Field(default=[], max_length=8, json_schema_extra=listed_by("name"))
+    """Kinds of accelerator in order of preference; the first that fits is taken."""
+    sizing: Sizing | None = None
+    """How many accelerators a replica gets."""
+    replicas: int = Field(default=1, ge=0, le=1000)
+    """Copies of the model. Leave it out of the manifest when an autoscaler owns it."""
+    serving: Serving | None = None
+    """The engine that serves the model."""
+    scheduling: Scheduling | None = None
+    """Where the pods may run."""
+    price: Price | None = None
+    """What an accelerator costs, for the figures in status."""
+    rollout_token: str | None = Field(
+        default=None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$"
+    )
+    """Change it to roll the tier once and take what is newer: plan, catalogue, image, defaults."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule("has(self.model) != has(self.external)", "give exactly one of model and external"),
+        Rule(
+            "!has(self.model) || (has(self.accelerators) && size(self.accelerators) > 0)",
+            "a tier with a model needs at least one entry in accelerators",
+        ),
+        Rule(
+            "!has(self.external) || !(has(self.accelerators) && size(self.accelerators) > 0 || has(self.sizing)"
+            " || has(self.serving) || has(self.scheduling) || has(self.price))",
+            "an external tier has no accelerators, sizing, serving, scheduling or price: remove them"
+            " (its price goes to external.price)",
+        ),
+        Rule("!has(self.external) || self.replicas == 1", "an external tier has no replicas: remove the field"),
+        Rule(
+            "has(self.model) == has(oldSelf.model)",
+            "a tier cannot change between model and external. Create a new ModelTier and delete this one",
+        ),
+    )
+
+
+class ModelTier(Model):
+    """A rung of the capability ladder: vLLM with the right GPU count, parallelism and context, or an external API."""
+
+    api_version: Literal["modeltiers.dev/v1alpha1"]
+    kind: Literal["ModelTier"]
+    metadata: dict[str, Any]
+    spec: ModelTierSpec
+    status: ModelTierStatus | None = None
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.metadata.name.size() <= 50 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+            "metadata.name must be at most 50 lower-case letters, digits and '-', beginning with a letter:"
+            " Services and labels are named after it",
+        ),
+    )

@@ -1,0 +1,129 @@
+"""The administrator's one settings file: images, engine profiles, limits, allowed external hosts.
+
+It is data like the resources are, so it is modelled like them; reading the file is the controllers' business.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from modeltiers.api.base import Model
+from modeltiers.api.modeltier import LabelKey, LabelValue, Name, ObjectName, Quantity, SecretKeyRef
+
+
+class ProfileEnv(Model):
+    """One environment variable of an engine profile."""
+
+    name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the variable."""
+    value: str | None = Field(default=None, max_length=4096)
+    """Plain value."""
+    secret_key_ref: SecretKeyRef | None = None
+    """Value from a Secret of the tier's namespace."""
+
+
+class ProfileMount(Model):
+    """A volume that a profile mounts into the engine, read-only unless said otherwise."""
+
+    name: Name
+    """Name of the volume."""
+    path: str = Field(min_length=2, max_length=256, pattern=r"^/[A-Za-z0-9_./-]+$")
+    """Where it is mounted."""
+    claim_name: ObjectName | None = None
+    """A PersistentVolumeClaim of the tier's namespace."""
+    config_map_name: ObjectName | None = None
+    """A ConfigMap of the tier's namespace."""
+    read_only: bool = True
+    """Whether the engine may only read it."""
+
+
+class EngineProfile(Model):
+    """An engine that tiers may name: image, environment, mounts. Tenants choose it, administrators write it."""
+
+    image: str | None = Field(default=None, max_length=512)
+    """Engine image; the default image when left out."""
+    command: list[Annotated[str, Field(max_length=1024)]] = Field(default=[], max_length=16)
+    """Entry point, for an image whose own is not vLLM's server."""
+    run_as_user: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    """User id that the image knows; the default's when left out."""
+    env: list[ProfileEnv] = Field(default=[], max_length=64)
+    """Environment variables."""
+    args: list[Annotated[str, Field(max_length=1024)]] = Field(default=[], max_length=64)
+    """More engine flags, before the tier's own; not checked against the allow-list."""
+    mounts: list[ProfileMount] = Field(default=[], max_length=16)
+    """Volumes to mount."""
+    cpu: Quantity | None = None
+    """CPU request instead of the computed one."""
+    memory: Quantity | None = None
+    """Memory request and limit instead of the computed ones."""
+
+
+class EngineDefaults(Model):
+    """The engine that a tier gets when it names no profile."""
+
+    image: str = Field(default="docker.io/vllm/vllm-openai:v0.32.0", max_length=512)
+    """Engine image. Pin it by digest in production."""
+    run_as_user: int = Field(default=2000, ge=1, le=2**31 - 1)
+    """User id that the image knows: torch looks its own user up and stops when there is none."""
+    pull_secrets: list[ObjectName] = Field(default=[], max_length=8)
+    """Image pull Secrets, looked up in the tier's namespace."""
+
+
+class Limits(Model):
+    """What no tier may exceed."""
+
+    max_gpus_per_replica: int = Field(default=64, ge=1, le=4096)
+    """Most accelerators one replica may take."""
+    max_replicas: int = Field(default=100, ge=1, le=1000)
+    """Most replicas a tier may ask for."""
+    unschedulable_deadline_seconds: int = Field(default=900, ge=10, le=86_400)
+    """How long pods may wait for a node before the tier is Stalled. Node autoscalers need minutes from zero."""
+
+
+class KnownAccelerator(Model):
+    """An accelerator that the bundled table lacks, or has wrong for this cluster."""
+
+    product: str = Field(min_length=1, max_length=63)
+    """Value of the node's product label."""
+    memory: Quantity
+    """Memory of one accelerator as the driver reports it."""
+    gpus_per_node: int = Field(ge=1, le=64)
+    """Accelerators on one node."""
+    product_label: LabelKey | None = None
+    """Node label that carries the product."""
+    resource: LabelKey | None = None
+    """Extended resource it is requested by."""
+
+
+class ExternalHost(Model):
+    """A host that external tiers may call."""
+
+    host: str = Field(min_length=1, max_length=253, pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    """Host name, or `*.domain` for every name below a domain."""
+    private: bool = False
+    """Whether its addresses may be private ones, for example a Service of this cluster."""
+
+
+class Settings(Model):
+    """Everything an administrator decides for the operator."""
+
+    watch_namespaces: list[ObjectName] = Field(default=[], max_length=1000)
+    """Namespaces to work in; all of them when empty (needs a ClusterRole)."""
+    engine: EngineDefaults = EngineDefaults()
+    """The engine that a tier gets when it names no profile."""
+    engine_profiles: dict[Name, EngineProfile] = Field(default={}, max_length=64)
+    """Engines that tiers may name."""
+    allowed_images: list[Annotated[str, Field(max_length=512)]] = Field(default=[], max_length=64)
+    """Image prefixes that `spec.serving.image` may begin with; none may be chosen when empty."""
+    accelerators: list[KnownAccelerator] = Field(default=[], max_length=64)
+    """Accelerators that the bundled table lacks."""
+    gpu_taints: dict[LabelKey, LabelValue] = Field(default={"nvidia.com/gpu": "", "amd.com/gpu": ""}, max_length=16)
+    """Taint keys of GPU nodes, tolerated by tiers whose resource has the same name; an empty value tolerates any."""
+    limits: Limits = Limits()
+    """What no tier may exceed."""
+    external_hosts: list[ExternalHost] = Field(default=[], max_length=256)
+    """Hosts that external tiers may call; none when empty."""
+    workers: int = Field(default=8, ge=1, le=64)
+    """Objects reconciled at once."""

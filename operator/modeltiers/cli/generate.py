@@ -1,0 +1,98 @@
+"""Writes every generated file of the repository, or says which have drifted from the code.
+
+What is generated is a list of functions from nothing to texts, so that a new kind of file is one entry more. It refuses
+to merge: a generated file is overwritten as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import click
+
+from modeltiers import names
+from modeltiers.api import reference
+from modeltiers.api.crd import RESOURCES, crd, to_yaml
+from modeltiers.api.settings import Settings
+from modeltiers.kube.access import rbac_manifests
+
+
+def crds() -> dict[Path, str]:
+    """A CustomResourceDefinition for each resource."""
+    return {Path("crds") / f"{names.GROUP}_{resource.plural}.yaml": to_yaml(crd(resource)) for resource in RESOURCES}
+
+
+def reference_pages() -> dict[Path, str]:
+    """A reference page for each resource, and one for the settings file."""
+    folder = Path("docs") / "reference"
+    pages = {folder / f"{one.kind.lower()}.md": reference.resource_page(one) for one in RESOURCES}
+    return {**pages, folder / "settings.md": reference.settings_page(Settings, "Settings")}
+
+
+def manifests() -> dict[Path, str]:
+    """The operator's namespace, ServiceAccount and rights, from what the code declares it uses."""
+    namespace = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": names.OPERATOR_NAMESPACE,
+            "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+        },
+    }
+    documents = [to_yaml(body) for body in (namespace, *rbac_manifests())]
+    header, *bodies = [document.partition("---\n") for document in documents]
+    return {Path("manifests/rbac.yaml"): "".join([*header, *("---\n" + body for _, _, body in bodies)])}
+
+
+GENERATORS: Final[list[Callable[[], dict[Path, str]]]] = [crds, manifests, reference_pages]
+"""Each returns the files it stands for, with paths relative to the repository."""
+
+
+def generated() -> dict[Path, str]:
+    """All generated files; two generators of one file are a mistake."""
+    files: dict[Path, str] = {}
+    for generator in GENERATORS:
+        for path, text in generator().items():
+            if path in files:
+                raise ValueError(f"{path} is generated twice: give one of them another name in GENERATORS")
+            files[path] = text
+    return files
+
+
+def drifted(root: Path) -> list[Path]:
+    """The generated files that differ from what the code says, or are missing."""
+    return [path for path, text in generated().items() if _read(root / path) != text]
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 and name the files that differ.")
+@click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path(),
+    help="The repository; the current folder when left out.",
+)
+def generate(check: bool, root: Path) -> None:
+    """Write CRDs and reference pages from the models. For developers, in a checkout."""
+    if not (root / "operator" / "modeltiers").is_dir():
+        raise click.UsageError(f"{root.resolve()} is not a checkout of modeltiers: change into one, or use --root")
+    changed = drifted(root)
+    if check and changed:
+        listed = "\n".join(f"  {path}" for path in changed)
+        click.echo(f"These files differ from what the code says; run make generate and review:\n{listed}", err=True)
+        raise SystemExit(1)
+    texts = generated()
+    for path in changed:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(texts[path], encoding="utf-8")
+        click.echo(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    generate()

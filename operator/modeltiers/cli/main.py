@@ -1,0 +1,44 @@
+"""The `modeltiers` command, also installed as `kubectl-modeltiers`: one program, a subcommand a question.
+
+It finds subcommands by name and loads the one that is asked for, so that it starts quickly. It decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Final
+
+import click
+
+COMMANDS: Final[Mapping[str, str]] = {
+    "generate": "modeltiers.cli.generate:generate",
+    "plan": "modeltiers.cli.plan:plan",
+}
+"""Subcommand -> module:attribute of its click command."""
+
+
+class Lazy(click.Group):
+    """A group that imports a subcommand when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Names of all subcommands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - likewise
+        """The subcommand of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="modeltiers")
+def main() -> None:
+    """Model tiers on Kubernetes: the right request to the right model, with proof that quality holds."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""`modeltiers plan`: the layout a tier would get, with every term, without a cluster.
+
+It calls the operator's own `size` on the documents of the files, so a pull request can be refused before anything is
+applied. Without `--nodes` it plans from the spec and the bundled table alone, and says so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+import yaml
+from pydantic import ValidationError
+
+from modeltiers import names
+from modeltiers.api.modeltier import ModelTier, ModelTierSpec
+from modeltiers.api.settings import Settings
+from modeltiers.cli import documents
+from modeltiers.cli.documents import Document
+from modeltiers.domain import asks, catalogue
+from modeltiers.domain.memory import gib
+from modeltiers.domain.record import inputs_of
+from modeltiers.domain.sizing import Candidate, NoFit, Plan
+from modeltiers.domain.views import NodeView
+
+_NAME: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # the CRD's rule, for files that no API server has seen
+_HELP: Final = """Print the layout that each ModelTier would get, and why. Needs no cluster.
+
+\b
+Exit codes, for CI:
+  0  every tier fits (or is external and needs no plan)
+  1  some tier does not fit
+  2  some input is bad: unreadable, not a ModelTier, or a field is wrong
+
+\b
+Examples:
+  modeltiers plan -f tier.yaml
+  kubectl get nodes -o yaml > nodes.yaml && modeltiers plan -f tiers.yaml --nodes nodes.yaml
+  kustomize build . | modeltiers plan -f - -o json
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One tier and what came of it; an external tier has no answer and needs none."""
+
+    where: Document
+    name: str
+    spec: ModelTierSpec
+    answer: Plan | NoFit | None
+
+
+@click.command(help=_HELP)
+@click.option(
+    "-f", "--filename", "files", multiple=True, required=True, help="File with ModelTiers, - for standard input."
+)
+@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
+@click.option("--settings", "settings_file", help="The administrator's settings file: known accelerators and limits.")
+@click.option("--nodes", "nodes_file", help="Output of `kubectl get nodes -o yaml` (or json): plan for these nodes.")
+@click.pass_context
+def plan(
+    ctx: click.Context, files: tuple[str, ...], output: str, settings_file: str | None, nodes_file: str | None
+) -> None:
+    """Print the layout that each ModelTier would get."""
+    faults: list[str] = []
+    settings = _settings(settings_file, faults)
+    nodes = _nodes(nodes_file, faults)
+    known = catalogue.load()
+    planned: list[Planned] = []
+    for tier in _tiers(files, faults):
+        spec = tier.spec
+        answer = None if spec.external and not spec.model else asks.size(spec, known, nodes, settings)
+        planned.append(Planned(tier.where, tier.name, spec, answer))
+    if planned or output != "table":
+        click.echo(_render(planned, output), nl=False)
+    for fault in faults:
+        click.echo(f"error: {fault}", err=True)
+    if faults:
+        ctx.exit(2)
+    ctx.exit(1 if any(isinstance(tier.answer, NoFit) for tier in planned) else 0)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _tiers(files: Sequence[str], faults: list[str]) -> Iterator[Planned]:
+    """Every ModelTier of the files; what is wrong goes to `faults`, other kinds are passed over."""
+    for path in files:
+        found = False
+        before = len(faults)
+        for document in _unfolded(documents.read(path), faults):
+            kind = document.content.get("kind")
+            if kind != "ModelTier" and isinstance(kind, str) and kind:
+                continue
+            found = True
+            if tier := _tier(document, faults):
+                yield tier
+        if not found and len(faults) == before:
+            faults.append(f"{'standard input' if path == '-' else path}: holds no ModelTier")
+
+
+def _unfolded(read: Iterable[Document], faults: list[str]) -> Iterator[Document]:
+    """Documents that are mappings, the items of a List each for itself."""
+    for document in read:
+        if document.fault:
+            faults.append(f"{document.where}: {document.fault}")
+        elif not isinstance(document.content, dict):
+            faults.append(f"{document.where}: is a {_kind_of(document.content)}, not a resource (a mapping)")
+        elif str(document.content.get("kind", "")).endswith("List") and isinstance(document.content.get("items"), list):
+            items = (Document(document.file, document.number, item) for item in document.content["items"])
+            yield from _unfolded(items, faults)
+        else:
+            yield document
+
+
+def _kind_of(value: object) -> str:
+    words = {str: "text", list: "list", int: "number", float: "number", bool: "truth value"}
+    return words.get(type(value), type(value).__name__)
+
+
+def _tier(document: Document, faults: list[str]) -> Planned | None:
+    # Status is the operator's business, and one from a newer operator must not stop a plan.
+    body = {key: value for key, value in document.content.items() if key != "status"}
+    try:
+        tier = ModelTier.model_validate(body)
+    except ValidationError as error:
+        faults += [f"{document.where}: {line}" for line in problems(error)]
+        return None
+    except RecursionError:
+        faults.append(f"{document.where}: is nested too deeply")
+        return None
+    name = tier.metadata.get("name")
+    spec = tier.spec
+    if not isinstance(name, str) or len(name) > names.MAX_TIER_NAME or not _NAME.fullmatch(name):
+        faults.append(
+            f"{document.where}: metadata.name: must be at most {names.MAX_TIER_NAME} lower-case letters, digits "
+            f"and '-', beginning with a letter"
+        )
+        return None
+    if (spec.model is None) == (spec.external is None):
+        faults.append(f"{document.where}: spec: give exactly one of model and external")
+        return None
+    if spec.model and (wrong := asks.contradiction(spec)):
+        faults.append(f"{document.where}: {wrong}")
+        return None
+    return Planned(document, name, spec, None)
+
+
+def problems(error: ValidationError) -> list[str]:
+    """Each fault of a resource as `path: message`, the path as it is written in YAML."""
+    lines = []
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        path = ""
+        for part in fault["loc"]:
+            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        message = "is not a known field: remove it" if fault["type"] == "extra_forbidden" else fault["msg"]
+        lines.append(f"{path or 'document'}: {message[:1].lower()}{message[1:]}")
+    return lines
+
+
+def _settings(path: str | None, faults: list[str]) -> Settings:
+    if path is None:
+        return Settings()
+    found = list(_unfolded(documents.read(path), faults))
+    if not found:
+        return Settings()
+    try:
+        return Settings.model_validate(found[0].content)
+    except ValidationError as error:
+        faults += [f"{found[0].where}: {line}" for line in problems(error)]
+        return Settings()
+
+
+def _nodes(path: str | None, faults: list[str]) -> list[NodeView] | None:
+    if path is None:
+        return None
+    before = len(faults)
+    bodies = (document.content for document in _unfolded(documents.read(path), faults))
+    found = [NodeView.of(body) for body in bodies if body.get("kind") == "Node"]
+    if not found and len(faults) == before:
+        faults.append(f"{path}: holds no Node; make it with `kubectl get nodes -o yaml`")
+    return found
+
+
+# --- printing ---------------------------------------------------------------------------------------------------------
+
+
+def _render(planned: Sequence[Planned], output: str) -> str:
+    if output == "table":
+        return "\n".join("\n".join(_table(tier)) + "\n" for tier in planned)
+    body = {"tiers": [_body(tier) for tier in planned]}
+    if output == "json":
+        return json.dumps(body, indent=2) + "\n"
+    return yaml.safe_dump(body, sort_keys=False, width=120)
+
+
+def _body(tier: Planned) -> dict[str, Any]:
+    head: dict[str, Any] = {"name": tier.name, "file": tier.where.file, "document": tier.where.number}
+    answer = tier.answer
+    if answer is None:
+        return {**head, "fits": True, "external": True}
+    if isinstance(answer, Plan):
+        sized = asks.sizing_status(answer, inputs_of(tier.spec))
+        return {**head, "fits": True, "notes": list(answer.notes), "sizing": sized}
+    return {
+        **head,
+        "fits": False,
+        "reason": answer.reason,
+        "message": answer.message,
+        "terms": asks.terms_status(answer),
+        "candidates": asks.candidates_status(answer.candidates),
+    }
+
+
+def _table(tier: Planned) -> Iterator[str]:
+    answer, model = tier.answer, tier.spec.model
+    source = model.source if model else ""
+    if answer is None:
+        yield f"{tier.name}: external ({tier.spec.external.base_url if tier.spec.external else ''}), needs no plan"
+        return
+    if isinstance(answer, NoFit):
+        yield f"{tier.name}: does not fit ({answer.reason})  {source}"
+        yield f"  {answer.message}"
+    else:
+        yield from _chosen(tier.name, source, answer)
+    if answer.terms:
+        whose = "the fullest accelerator" if isinstance(answer, Plan) else "the closest layout"
+        yield f"\n  Memory of {whose}, predicted"
+        yield from _columns([_term_row(t.name, t.bytes, t.how) for t in answer.terms] + [_sum_row(answer)], right={1})
+    if answer.candidates:
+        yield "\n  Layouts tried, in order"
+        rows = [("ACCELERATOR", "GPUS", "TP", "PP", "VERDICT", "WHY"), *map(_candidate_row, answer.candidates)]
+        yield from _columns(rows, right={1, 2, 3})
+
+
+def _chosen(name: str, source: str, chosen: Plan) -> Iterator[str]:
+    device = chosen.device
+    experts = ", whole experts (--enable-expert-parallel)" if chosen.expert_parallel else ""
+    gpus = "GPU" if chosen.gpus == 1 else "GPUs"
+    yield f"{name}: {chosen.gpus} {gpus}, TP {chosen.tensor_parallel}, PP {chosen.pipeline_parallel}{experts}  {source}"
+    rows = [
+        ("accelerator", f"{device.name}: {device.product}, {chosen.gpus} x {device.resource}"),
+        ("context", f"{chosen.max_model_len} tokens a request, at most {chosen.max_num_seqs} requests at once"),
+        ("KV cache", f"{chosen.kv_tokens} tokens in a replica"),
+        (
+            "budget",
+            f"{gib(chosen.budget_bytes)} of {gib(device.memory)}, {chosen.gpu_memory_utilization_permille / 1000:.0%}",
+        ),
+        ("model facts", chosen.model_facts),
+        ("device facts", device.facts),
+        *(("note", note) for note in chosen.notes),
+    ]
+    yield from _columns(rows)
+
+
+def _term_row(name: str, amount: int, how: str) -> tuple[str, ...]:
+    return name, gib(amount), how
+
+
+def _sum_row(answer: Plan | NoFit) -> tuple[str, ...]:
+    return "sum", gib(sum(term.bytes for term in answer.terms)), f"of a budget of {gib(answer.budget_bytes)}"
+
+
+def _candidate_row(candidate: Candidate) -> tuple[str, ...]:
+    sizes = (candidate.gpus, candidate.tensor_parallel, candidate.pipeline_parallel)
+    return candidate.accelerator, *map(str, sizes), candidate.verdict, candidate.why
+
+
+def _columns(rows: Sequence[tuple[str, ...]], right: Iterable[int] = ()) -> Iterator[str]:
+    """Rows in aligned columns; the last column runs free."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=False))]
+        yield "  " + "  ".join([*cells, row[-1]]).rstrip()

@@ -1,0 +1,1 @@
+"""Program 1: the operator. `python -m modeltiers.controllers`."""

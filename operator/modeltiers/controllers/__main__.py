@@ -1,0 +1,36 @@
+"""`python -m modeltiers.controllers`: read the settings, connect, run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import uvloop
+from pydantic import ValidationError
+
+from modeltiers.controllers.config import BadSettings, Process, load
+from modeltiers.controllers.program import Operator
+from modeltiers.kube.session import BadConnection, connect
+
+
+async def _run() -> None:
+    process = Process()
+    settings = load(process.settings)
+    connection = await connect(process.kubeconfig)
+    await Operator(process, settings, connection).run()
+
+
+def main() -> int:
+    """Exit status 0 after an orderly stop, 2 when it cannot start; the reason is the last line."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs URLs
+    try:
+        uvloop.run(_run())
+    except (BadSettings, BadConnection, ValidationError) as fault:
+        sys.stderr.write(f"{fault}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

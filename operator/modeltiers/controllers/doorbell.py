@@ -1,0 +1,198 @@
+"""The doorbell: kopf watches, fills the store, and rings keys. The only file that names kopf.
+
+No handler here decides anything, and none is of a kind that would make kopf write to an object: no finalizer, no
+annotation (docs/adr/0001). Indexers feed the store, because kopf runs all of them over everything that exists before
+the first event handler: the first ring finds the whole picture, so a restart writes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiohttp
+import kopf
+
+from modeltiers import names
+from modeltiers.controllers.store import Key, Store, tier_of
+
+Ring = Callable[..., None]
+Session = Callable[[aiohttp.TraceConfig], Awaitable[tuple[str, aiohttp.ClientSession]]]
+"""Opens an authenticated session with this tracing; returns the server's URL and the session."""
+
+CHILDREN: Final[Mapping[str, tuple[str, str, str]]] = {
+    "Deployment": ("apps", "v1", "deployments"),
+    "Service": ("", "v1", "services"),
+    "ServiceAccount": ("", "v1", "serviceaccounts"),
+    "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
+}
+OURS: Final = f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER},{names.LABEL_TIER}"
+
+
+@dataclass(eq=False)
+class Watches:
+    """When each watch said something last, bookmarks included, and which were listed anew."""
+
+    clock: Callable[[], float] = time.monotonic
+    heard: dict[str, float] = field(default_factory=dict)
+    lists: dict[str, int] = field(default_factory=dict)
+    on_relist: Callable[[str], None] = lambda _resource: None
+
+    def ages(self) -> dict[str, float]:
+        """Seconds since each watched resource was heard of; a healthy watch has a bookmark a minute."""
+        now = self.clock()
+        return {resource: now - heard for resource, heard in self.heard.items()}
+
+    def trace(self) -> aiohttp.TraceConfig:
+        """Hooks for the session that kopf watches with: its bookmarks never reach a handler."""
+        trace = aiohttp.TraceConfig()
+        trace.on_response_chunk_received.append(self._chunk)
+        trace.on_request_end.append(self._answered)
+        return trace
+
+    async def _chunk(self, _session: Any, _context: Any, params: aiohttp.TraceResponseChunkReceivedParams) -> None:
+        if params.url.query.get("watch"):
+            self.heard[params.url.name] = self.clock()
+
+    async def _answered(self, _session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
+        resource, query = params.url.name, params.url.query
+        if params.response.status != 200 or params.method != "GET":
+            return
+        if query.get("watch"):
+            self.heard[resource] = self.clock()
+        elif "limit" in query and "continue" not in query:
+            self.lists[resource] = self.lists.get(resource, 0) + 1
+            if self.lists[resource] > 1:
+                # kopf lists anew when a watch cannot be continued, and does not notice what was deleted in between.
+                self.on_relist(resource)
+
+
+def registry(store: Store, ring: Ring, login: Session, watches: Watches, *, see_nodes: bool) -> kopf.OperatorRegistry:
+    """The handlers of the operator."""
+    handlers = kopf.OperatorRegistry()
+    _register_login(handlers, login, watches)
+    _register_tiers(handlers, store, ring)
+    for kind, resource in CHILDREN.items():
+        _register_children(handlers, store, ring, kind, resource)
+    _register_pods(handlers, store, ring)
+    if see_nodes:
+        _register_nodes(handlers, store, ring)
+    return handlers
+
+
+def settings() -> kopf.OperatorSettings:
+    """kopf's own settings: server-side label selectors, no scanning, no event posting, nothing kept on objects."""
+    chosen = kopf.OperatorSettings()
+    for group, _, plural in (*CHILDREN.values(), ("", "v1", "pods")):
+        chosen.watching.label_selectors[(group, plural) if group else plural] = OURS
+    chosen.scanning.disabled = True
+    chosen.posting.enabled = False
+    chosen.networking.request_timeout = 30
+    chosen.watching.server_timeout = 300
+    # Never written with the handlers we have; set all the same, so that a mistake would at least use our own names.
+    chosen.persistence.finalizer = f"{names.GROUP}/operator"
+    chosen.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.GROUP, v1=False)
+    chosen.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=names.GROUP)
+    return chosen
+
+
+async def watch(handlers: kopf.OperatorRegistry, namespaces: Sequence[str], ready: Any, stop: Any) -> None:
+    """Run the watches until `stop` is set."""
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    await kopf.operator(
+        registry=handlers,
+        settings=settings(),
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=list(namespaces),
+        ready_flag=ready,
+        stop_flag=stop,
+    )
+
+
+def _register_login(handlers: kopf.OperatorRegistry, login: Session, watches: Watches) -> None:
+    @kopf.on.login(registry=handlers, id="login")
+    async def connect(**_: Any) -> kopf.AiohttpSession:
+        server, session = await login(watches.trace())
+        return kopf.AiohttpSession(server=server, aiohttp_session=session)
+
+
+def _register_tiers(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -> None:
+    where = (names.GROUP, names.VERSION, "modeltiers")
+
+    @kopf.index(*where, id="tiers", registry=handlers)
+    async def remember(body: kopf.Body, **_: Any) -> None:
+        store.put_tier(_plain(body))
+
+    @kopf.on.event(*where, id="ring-by-tier", registry=handlers)
+    async def answer(event: Mapping[str, Any], **_: Any) -> None:
+        body = event["object"]
+        before = store.tiers.get((body["metadata"]["namespace"], body["metadata"]["name"]))
+        if event["type"] == "DELETED":
+            ring(store.drop_tier(body), urgent=True)
+            return
+        key = store.put_tier(body)
+        new = before is None or _generation(before) != _generation(body) or event["type"] in (None, "ADDED")
+        ring(key, urgent=new)
+
+
+def _register_children(
+    handlers: kopf.OperatorRegistry, store: Store, ring: Ring, kind: str, resource: tuple[str, str, str]
+) -> None:
+    @kopf.index(*resource, id=f"children_{kind.lower()}", registry=handlers)
+    async def remember(body: kopf.Body, **_: Any) -> None:
+        store.put_child(kind, _plain(body))
+
+    @kopf.on.event(*resource, id=f"ring-by-{kind.lower()}", registry=handlers)
+    async def answer(event: Mapping[str, Any], **_: Any) -> None:
+        body = event["object"]
+        _ring_some(ring, store.drop_child(kind, body) if event["type"] == "DELETED" else tier_of(body))
+
+
+def _register_pods(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -> None:
+    where = ("", "v1", "pods")
+
+    @kopf.index(*where, id="pods_of_tiers", registry=handlers)
+    async def remember(body: kopf.Body, **_: Any) -> None:
+        store.put_pod(_plain(body))
+
+    @kopf.on.event(*where, id="ring-by-pod", registry=handlers)
+    async def answer(event: Mapping[str, Any], **_: Any) -> None:
+        body = event["object"]
+        _ring_some(ring, store.drop_pod(body) if event["type"] == "DELETED" else tier_of(body))
+
+
+def _register_nodes(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -> None:
+    where = ("", "v1", "nodes")
+
+    @kopf.index(*where, id="nodes_seen", registry=handlers)
+    async def remember(body: kopf.Body, **_: Any) -> None:
+        if store.put_node(_plain(body)):
+            store.nodes_changed()
+
+    @kopf.on.event(*where, id="ring-by-node", registry=handlers)
+    async def answer(event: Mapping[str, Any], **_: Any) -> None:
+        if event["type"] == "DELETED":
+            store.drop_node(event["object"])
+            store.nodes_changed()
+        if store.take_nodes_changed():
+            # Only tiers that wait for a place, or have no plan yet, look at nodes; the others find nothing to do.
+            for key in store.waiting_for_nodes:
+                _ring_some(ring, key)
+
+
+def _ring_some(ring: Ring, key: Key | None) -> None:
+    if key:
+        ring(key)
+
+
+def _plain(body: kopf.Body) -> dict[str, Any]:
+    """The dict inside kopf's read-only view."""
+    return dict(body)
+
+
+def _generation(body: Mapping[str, Any]) -> Any:
+    return body["metadata"].get("generation")

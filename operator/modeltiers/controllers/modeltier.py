@@ -1,0 +1,340 @@
+"""Reconciles one ModelTier: gather, decide, render, apply, report. The same function for every cause and every restart.
+
+Everything it knows comes from the store, everything it concludes from pure functions; what is left here is the order of
+things and what a fault means. It never writes to the tier but to its status.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from modeltiers import names
+from modeltiers.api.modeltier import ModelTierSpec
+from modeltiers.api.parse import Fault, parse
+from modeltiers.api.settings import Settings
+from modeltiers.controllers import metrics
+from modeltiers.controllers.external import ExternalProbe
+from modeltiers.controllers.store import Body, Key, Store
+from modeltiers.controllers.workqueue import RetryAfter
+from modeltiers.domain import modeltier as decisions
+from modeltiers.domain import record as records
+from modeltiers.domain.asks import size, sizing_status
+from modeltiers.domain.capacity import FreeGpus
+from modeltiers.domain.catalogue import Catalogue
+from modeltiers.domain.claims import ClaimView
+from modeltiers.domain.diff import difference
+from modeltiers.domain.engine_args import Refusal
+from modeltiers.domain.record import Record
+from modeltiers.domain.sizing import NoFit, Plan
+from modeltiers.domain.surge import choose_rollout
+from modeltiers.domain.verdict import ApplyError, TierFacts, Verdict, judge
+from modeltiers.domain.views import DeploymentView
+from modeltiers.kube import errors
+from modeltiers.kube.capacity import Capacity
+from modeltiers.kube.client import Api
+from modeltiers.kube.events import EventRecorder
+from modeltiers.kube.refs import KINDS, Ref, ref_of
+from modeltiers.render.modeltier import Owner, render_tier, resolve
+
+log = logging.getLogger(__name__)
+
+KIND: Final = "ModelTier"
+# An apply with this resourceVersion creates or fails: no object that exists has it any more (docs/adr/0003).
+CREATE_ONLY: Final = "1"
+CLAIM_RECHECK: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a tier should run, or why that cannot be said."""
+
+    record: Record | None = None
+    refusals: tuple[Refusal, ...] = ()
+    no_fit: NoFit | None = None
+    newer: tuple[str, ...] = ()
+
+
+@dataclass(eq=False)
+class TierReconciler:
+    """Everything a reconcile needs, handed in once at the start."""
+
+    api: Api
+    store: Store
+    settings: Settings
+    catalogue: Catalogue
+    capacity: Capacity
+    events: EventRecorder
+    external: ExternalProbe
+    now: Callable[[], datetime]
+    see_nodes: bool
+
+    async def serve(self, key: Key) -> float | None:
+        """Reconcile one tier; returns seconds after which to look again by the clock."""
+        body = self.store.tiers.get(key)
+        if body is None or body["metadata"].get("deletionTimestamp"):
+            self.store.waiting_for_nodes.discard(key)
+            return None  # its children go with it by their owner references
+        parsed = parse(body)
+        if isinstance(parsed, Fault):
+            return await self._report(
+                key, body, None, TierFacts(**self._base(key, body), fault=((parsed.path, parsed.message),))
+            )
+        if parsed.spec.external:
+            return await self._serve_external(key, body, parsed.spec)
+        return await self._serve_model(key, body, parsed.spec)
+
+    async def _serve_external(self, key: Key, body: Body, spec: ModelTierSpec) -> float | None:
+        assert spec.external is not None
+        seen = await self.external.look(key[0], spec.external, self.settings.external_hosts)
+        facts = TierFacts(**self._base(key, body), external=seen)
+        wait = await self._report(key, body, spec, facts)
+        return min(wait or self.external.period, self.external.period)
+
+    async def _serve_model(self, key: Key, body: Body, spec: ModelTierSpec) -> float | None:
+        claims = await self._claims(key[0], spec)
+        existing = self._existing(key, body)
+        resolved = await self._resolve(key, spec, existing, claims)
+        fault: errors.ApiFault | None = None
+        if resolved.record:
+            fault = await self._apply(key, body, spec, resolved.record)
+        facts = await self._facts(key, body, spec, resolved, _apply_error(fault))
+        wait = await self._report(key, body, spec, facts, resolved.record)
+        if fault:
+            _raise_for_retry(fault)
+        return CLAIM_RECHECK if wait is None and None in claims.values() else wait
+
+    # --- gather -------------------------------------------------------------------------------------------------------
+
+    def _base(self, key: Key, body: Body) -> dict[str, Any]:
+        return {
+            "namespace": key[0],
+            "name": key[1],
+            "generation": body["metadata"].get("generation", 0),
+            "deleting": bool(body["metadata"].get("deletionTimestamp")),
+        }
+
+    def _existing(self, key: Key, body: Body) -> Record | None:
+        child = self.store.child(key, "Deployment", names.workload(key[1]))
+        if child is None or not _owned(child, body["metadata"]["uid"]):
+            return None
+        return records.load((child["metadata"].get("annotations") or {}).get(names.ANNOTATION_RECORD))
+
+    async def _claims(self, namespace: str, spec: ModelTierSpec) -> dict[str, ClaimView | None]:
+        found: dict[str, ClaimView | None] = {}
+        for name in decisions.claims_of(spec):
+            claim = await self._read(Ref(KINDS["PersistentVolumeClaim"], namespace, name))
+            found[name] = ClaimView.of(claim) if claim else None
+        return found
+
+    async def _read(self, ref: Ref) -> Mapping[str, Any] | None:
+        try:
+            return await self.api.get(ref)
+        except errors.Forbidden:
+            return None  # not known; the kubelet's own words will tell
+        except errors.Transient as fault:
+            raise RetryAfter(str(fault), fault.retry_after) from fault
+
+    # --- decide -------------------------------------------------------------------------------------------------------
+
+    async def _resolve(
+        self, key: Key, spec: ModelTierSpec, existing: Record | None, claims: Mapping[str, ClaimView | None]
+    ) -> Resolved:
+        refused = tuple(decisions.refusals(spec, self.settings, claims))
+        if refused:
+            return Resolved(record=existing, refusals=refused)
+        nodes = tuple(self.store.nodes.values()) if self.see_nodes else None
+        outcome = size(spec, self.catalogue, nodes, self.settings)
+        inputs = records.inputs_of(spec)
+        if existing and existing.inputs == inputs:
+            # The plan stays whatever sizing says now; what it says is only worth a remark.
+            fresh = self._record(key, spec, outcome, inputs, existing) if isinstance(outcome, Plan) else None
+            return Resolved(record=existing, newer=decisions.newer(existing, fresh) if fresh else ())
+        if isinstance(outcome, NoFit):
+            self.store.waiting_for_nodes.add(key)
+            return Resolved(record=existing, no_fit=outcome)
+        self.store.waiting_for_nodes.discard(key)
+        return Resolved(record=await self._plan_anew(key, spec, outcome, inputs, claims))
+
+    async def _plan_anew(
+        self, key: Key, spec: ModelTierSpec, plan: Plan, inputs: str, claims: Mapping[str, ClaimView | None]
+    ) -> Record:
+        free = await self._free(plan.device.resource, plan.device.product_label, plan.device.product)
+        to_come = max(0, spec.replicas - len(self.store.pods_of(key)))
+        rollout = choose_rollout(
+            free.by_node if free else None, plan.gpus, to_come, single_writer=decisions.single_writer(claims)
+        )
+        sizing = sizing_status(plan, input_hash=inputs, free_gpus=free.total if free else None)
+        return resolve(key[1], spec, plan, sizing, rollout, self.settings)
+
+    def _record(self, key: Key, spec: ModelTierSpec, plan: Plan, inputs: str, existing: Record) -> Record:
+        sizing = sizing_status(plan, input_hash=inputs, free_gpus=None)
+        return resolve(key[1], spec, plan, sizing, existing.rollout, self.settings)
+
+    async def _free(self, resource: str, label: str, product: str) -> FreeGpus | None:
+        if not self.see_nodes:
+            return None
+        try:
+            return await self.capacity.free(resource, label, product)
+        except errors.Transient as fault:
+            raise RetryAfter(str(fault), fault.retry_after) from fault
+
+    # --- apply --------------------------------------------------------------------------------------------------------
+
+    async def _apply(self, key: Key, body: Body, spec: ModelTierSpec, record: Record) -> errors.ApiFault | None:
+        """Write every child that differs; returns the first fault, after trying the others."""
+        owner = Owner(key[0], key[1], body["metadata"]["uid"])
+        first: errors.ApiFault | None = None
+        for desired in render_tier(owner, spec.replicas, record):
+            try:
+                await self._apply_child(key, owner, desired)
+            except errors.ApiFault as fault:
+                first = first or fault
+        return first
+
+    async def _apply_child(self, key: Key, owner: Owner, desired: Mapping[str, Any]) -> None:
+        kind, name = desired["kind"], desired["metadata"]["name"]
+        live = self.store.child(key, kind, name)
+        if live is not None and not _owned(live, owner.uid):
+            live = await self._whose(owner, desired)
+        cause = difference(desired, live)
+        if cause is None:
+            return
+        try:
+            applied = await self._write(desired, live)
+        except errors.Conflict:
+            # Created, deleted or changed hands between the watch and now: look once, then say or try once more.
+            live = await self._whose(owner, desired)
+            applied = await self._write(desired, live)
+        self.store.put_child(kind, applied)
+        metrics.WRITES.labels(kind, "missing" if live is None else "differs").inc()
+        log.info("applied %s %s/%s: %s", kind, owner.namespace, name, cause)
+
+    async def _write(self, desired: Mapping[str, Any], live: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        guard = {"resourceVersion": CREATE_ONLY} if live is None else {"uid": live["metadata"]["uid"]}
+        return await self.api.apply({**desired, "metadata": {**desired["metadata"], **guard}})
+
+    async def _whose(self, owner: Owner, desired: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The live object if it is ours or absent; a fault when it is somebody else's."""
+        ref = ref_of(desired)
+        live = await self.api.get(ref)
+        if live is None or _owned(live, owner.uid):
+            return live
+        if _owned_by_namesake(live, owner.name):
+            raise errors.Transient.local(
+                ref, "waits for the garbage collector: it belongs to a deleted tier of this name"
+            )
+        raise errors.NameTaken(ref, live)
+
+    # --- report -------------------------------------------------------------------------------------------------------
+
+    async def _facts(
+        self, key: Key, body: Body, spec: ModelTierSpec, resolved: Resolved, error: ApplyError | None
+    ) -> TierFacts:
+        child = self.store.child(key, "Deployment", names.workload(key[1]))
+        owned = child is not None and _owned(child, body["metadata"]["uid"])
+        pods = self.store.pods_of(key)
+        record = resolved.record
+        free = None
+        if record and any(pod.unschedulable for pod in pods):
+            label, product = _product_of(record)
+            free = await self._free(_resource_of(record), label, product)
+        return TierFacts(
+            **self._base(key, body),
+            refusals=tuple((item.path, item.message) for item in resolved.refusals),
+            no_fit=(resolved.no_fit.reason, resolved.no_fit.message) if resolved.no_fit else None,
+            sized=_sized_words(record) if record and not resolved.no_fit else None,
+            apply_error=error,
+            deployment=DeploymentView.of(child) if owned and child else None,
+            pods=pods,
+            wanted_replicas=spec.replicas,
+            gpus_per_replica=record.sizing["gpusPerReplica"] if record else 0,
+            resource=_resource_of(record) if record else "",
+            product=_product_of(record)[1] if record else "",
+            free=free,
+            update_available=resolved.newer,
+            unschedulable_deadline_seconds=self.settings.limits.unschedulable_deadline_seconds,
+            startup_seconds=record.startup_seconds if record else 0,
+        )
+
+    async def _report(
+        self, key: Key, body: Body, spec: ModelTierSpec | None, facts: TierFacts, record: Record | None = None
+    ) -> float | None:
+        """Write status if it differs, tell what changed as events, and say when to look again."""
+        before = body.get("status") or {}
+        previous = before.get("conditions") or []
+        verdict = judge(facts, previous, self.now())
+        status = decisions.status_of(key, facts.generation, spec, record, facts.deployment, verdict.conditions)
+        if status != before:
+            await self._write_status(key, body, status)
+            self._tell(body, previous, verdict)
+        return verdict.wait.total_seconds() if verdict.wait else None
+
+    async def _write_status(self, key: Key, body: Body, status: Mapping[str, Any]) -> None:
+        metadata = {"name": key[1], "namespace": key[0], "uid": body["metadata"]["uid"]}
+        desired = {"apiVersion": names.API_VERSION, "kind": KIND, "metadata": metadata, "status": status}
+        try:
+            self.store.put_tier(await self.api.apply(desired, status=True))
+        except errors.NotFound:
+            return  # deleted meanwhile
+        except errors.ApiFault as fault:
+            _raise_for_retry(fault)
+            raise RetryAfter(f"status: {fault}") from fault
+
+    def _tell(self, body: Body, previous: Sequence[Mapping[str, Any]], verdict: Verdict) -> None:
+        was = {item.get("type"): (item.get("status"), item.get("reason")) for item in previous}
+        for item in verdict.conditions:
+            if item["type"] in ("Ready", "Stalled") and was.get(item["type"]) != (item["status"], item["reason"]):
+                if item["type"] == "Stalled" and item["status"] != "True":
+                    continue
+                level = "Warning" if item["type"] == "Stalled" or item["status"] == "False" else "Normal"
+                self.events.record(body, level, item["reason"], item["message"])
+
+
+def _owned(body: Mapping[str, Any], uid: str) -> bool:
+    return any(owner.get("uid") == uid for owner in body["metadata"].get("ownerReferences") or ())
+
+
+def _owned_by_namesake(body: Mapping[str, Any], name: str) -> bool:
+    owners = body["metadata"].get("ownerReferences") or ()
+    return any(owner.get("kind") == KIND and owner.get("name") == name for owner in owners)
+
+
+def _resource_of(record: Record) -> str:
+    limits: Mapping[str, str] = record.template["spec"]["containers"][0]["resources"]["limits"]
+    return next(name for name in limits if "/" in name)
+
+
+def _product_of(record: Record) -> tuple[str, str]:
+    product = record.sizing["product"]
+    label = next(key for key, value in record.template["spec"]["nodeSelector"].items() if value == product)
+    return label, product
+
+
+def _sized_words(record: Record) -> str:
+    plan = record.sizing
+    return (
+        f"{plan['gpusPerReplica']} x {plan['product']} per replica, tensor parallel {plan['tensorParallel']}, "
+        f"pipeline parallel {plan['pipelineParallel']}, context {plan['maxModelLen']} tokens"
+    )
+
+
+def _apply_error(fault: errors.ApiFault | None) -> ApplyError | None:
+    if fault is None:
+        return None
+    return ApplyError(
+        kind=fault.ref.kind.kind,
+        name=fault.ref.name,
+        code=fault.code,
+        reason=fault.condition_reason,
+        message=fault.message,
+    )
+
+
+def _raise_for_retry(fault: errors.ApiFault) -> None:
+    """A rejected object stays rejected until the spec changes; all else is worth another try, later and later."""
+    if not isinstance(fault, errors.Rejected):
+        raise RetryAfter(str(fault), getattr(fault, "retry_after", None)) from fault

@@ -1,0 +1,273 @@
+"""Puts the operator together and runs it: session, election, watches, workers, health server; and takes it down in
+order.
+
+Every replica watches, so that a standby has the whole picture; only the leader serves keys. A fence in front of
+every write asks the election again, so that a leader that was asleep writes nothing after it wakes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from prometheus_client.core import GaugeMetricFamily
+
+from modeltiers import names
+from modeltiers.api.settings import Settings
+from modeltiers.controllers import doorbell, health, metrics
+from modeltiers.controllers.config import Process
+from modeltiers.controllers.external import ExternalProbe
+from modeltiers.controllers.modeltier import KIND, TierReconciler
+from modeltiers.controllers.store import Key, Store
+from modeltiers.controllers.workqueue import RetryAfter, WorkQueue
+from modeltiers.domain import catalogue
+from modeltiers.kube import errors
+from modeltiers.kube.capacity import Capacity
+from modeltiers.kube.client import Api
+from modeltiers.kube.election import Election
+from modeltiers.kube.events import EventRecorder
+from modeltiers.kube.refs import KINDS
+from modeltiers.kube.session import Connection
+
+log = logging.getLogger(__name__)
+
+LAG_LIMIT: Final = 10.0
+STUCK_LIMIT: Final = 600.0
+STALE_WATCH: Final = 180.0
+EXIT_LIMIT: Final = 8.0
+
+
+@dataclass(eq=False)
+class Operator:
+    """The running program."""
+
+    process: Process
+    settings: Settings
+    connection: Connection
+
+    def __post_init__(self) -> None:
+        self.queue: WorkQueue[Key] = WorkQueue(clock=time.monotonic)
+        self.store = Store()
+        self.watches = doorbell.Watches(on_relist=self._relisted)
+        self.lag = health.Lag()
+        self.synced = asyncio.Event()
+        self.stopping = asyncio.Event()
+        self.served_crd = False
+        self._sweeps: set[asyncio.Task[None]] = set()
+        lease_api = Api(self.connection)
+        self.election = Election(lease_api, self.process.namespace, names.LEASE, self.process.identity)
+        self.api = Api(self.connection, fence=self.leading)
+        self.events = EventRecorder(self.api, self.process.identity)
+        self.see_nodes = not self.settings.watch_namespaces
+        self.tiers = TierReconciler(
+            api=self.api,
+            store=self.store,
+            settings=self.settings,
+            catalogue=catalogue.load(),
+            capacity=Capacity(self.api),
+            events=self.events,
+            external=ExternalProbe(self.api),
+            now=lambda: datetime.now(UTC),
+            see_nodes=self.see_nodes,
+        )
+
+    def leading(self) -> bool:
+        """Whether this replica may write."""
+        return not self.process.elect or self.election.is_leading()
+
+    async def run(self) -> None:
+        """Run until told to stop; returns after everything is put away."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        metrics.register(self._facts())
+        runner = await health.serve(self.process.host, self.process.port, self._live(), self._ready())
+        try:
+            async with self._tasks():
+                await self.stopping.wait()
+                log.info("stopping: no new work, releasing the lease")
+        finally:
+            await runner.cleanup()
+            await self.connection.close()
+
+    @contextlib.asynccontextmanager
+    async def _tasks(self) -> AsyncIterator[None]:
+        """The parts of the program; if one ends, the program ends: the kubelet starts it anew, with a clean head."""
+        parts = [
+            asyncio.create_task(self.lag.run(), name="lag"),
+            asyncio.create_task(self.events.run(), name="events"),
+            asyncio.create_task(self._watch(), name="watches"),
+            asyncio.create_task(self._work(), name="workers"),
+        ]
+        if self.process.elect:
+            parts.append(asyncio.create_task(self.election.run(self.stopping), name="election"))
+        for part in parts:
+            part.add_done_callback(self._ended)
+        try:
+            yield
+        finally:
+            workers = [part for part in parts if part.get_name() not in ("election", "watches")]
+            for part in workers:
+                part.cancel()
+            await asyncio.wait(parts, timeout=EXIT_LIMIT)
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+
+    def _ended(self, part: asyncio.Task[None]) -> None:
+        if not self.stopping.is_set():
+            fault = None if part.cancelled() else part.exception()
+            log.error("%s ended unexpectedly: %r", part.get_name(), fault, exc_info=fault)
+            self.stopping.set()
+
+    # --- watches ------------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        await self._wait_for_crd()
+        handlers = doorbell.registry(
+            self.store, self.queue.ring, self.connection.traced, self.watches, see_nodes=self.see_nodes
+        )
+        await doorbell.watch(handlers, self.settings.watch_namespaces, self.synced, self.stopping)
+
+    async def _wait_for_crd(self) -> None:
+        while not self.stopping.is_set():
+            with contextlib.suppress(errors.ApiFault):
+                if await self.api.served(KINDS[KIND]):
+                    self.served_crd = True
+                    return
+            if self.served_crd is False and not self.stopping.is_set():
+                log.warning("the ModelTier resource is not served yet: apply the files in crds/; looking again in 5 s")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), 5)
+
+    def _relisted(self, resource: str) -> None:
+        kind = next(
+            (kind for kind in (KIND, "Pod", "Node", *doorbell.CHILDREN) if KINDS[kind].plural == resource), None
+        )
+        if kind:
+            task = asyncio.get_running_loop().create_task(self._sweep(kind), name=f"sweep {kind}")
+            self._sweeps.add(task)
+            task.add_done_callback(self._sweeps.discard)
+
+    async def _sweep(self, kind: str) -> None:
+        """Forget what a fresh list does not have."""
+        before = set(self.store.names_of(kind))
+        try:
+            living = await self._list_names(kind)
+        except errors.ApiFault as fault:
+            log.warning("could not list %s after its watch broke: %s; asking again in 30 s", kind, fault)
+            asyncio.get_running_loop().call_later(30, self._relisted, KINDS[kind].plural)
+            return
+        for namespace, name in before - living:
+            for key in self.store.drop_ghost(kind, namespace, name):
+                self.queue.ring(key)
+
+    async def _list_names(self, kind: str) -> set[tuple[str, str]]:
+        living: set[tuple[str, str]] = set()
+        labels = doorbell.OURS if kind not in (KIND, "Node") else None
+        everywhere: list[str | None] = [None]
+        for namespace in list(self.settings.watch_namespaces) or everywhere:
+            async for item in self.api.list(KINDS[kind], namespace, labels=labels, metadata_only=True):
+                living.add((item["metadata"].get("namespace", ""), item["metadata"]["name"]))
+        return living
+
+    # --- work ---------------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.settings.workers):
+                group.create_task(self.queue.work(self._serve))
+
+    async def _serve(self, key: Key) -> float | None:
+        await self._may_work()
+        started = time.perf_counter()
+        result = "error"
+        try:
+            again = await self.tiers.serve(key)
+            result = "ok"
+            return again
+        except errors.NotLeading:
+            result = "fenced"
+            raise RetryAfter("not leading any more") from None
+        except RetryAfter as fault:
+            metrics.ERRORS.labels(KIND, _reason(fault)).inc()
+            raise
+        except errors.ApiFault as fault:
+            metrics.ERRORS.labels(KIND, type(fault).__name__).inc()
+            raise RetryAfter(str(fault), getattr(fault, "retry_after", None)) from fault
+        except Exception:
+            # A fault of ours in one object must not stop the others; it is loud, and it is tried again later.
+            log.exception("reconcile of %s/%s failed", *key)
+            metrics.ERRORS.labels(KIND, "Bug").inc()
+            raise RetryAfter("an unexpected fault") from None
+        finally:
+            metrics.RECONCILES.labels(KIND, result).inc()
+            metrics.SECONDS.labels(KIND).observe(time.perf_counter() - started)
+            if key not in self.store.tiers:
+                self.queue.forget(key)
+
+    async def _may_work(self) -> None:
+        """Wait for the whole picture and for leadership."""
+        await self.synced.wait()
+        while not self.leading():
+            await self.election.wait_leading()
+
+    # --- health -------------------------------------------------------------------------------------------------------
+
+    def _live(self) -> list[health.Check]:
+        return [
+            health.Check("loop", lambda: f"{self.lag.now():.1f} s late" if self.lag.now() > LAG_LIMIT else None),
+            health.Check("queue", self._stuck),
+        ]
+
+    def _stuck(self) -> str | None:
+        age = self.queue.oldest_age()
+        if self.leading() and self.synced.is_set() and age > STUCK_LIMIT and self.connection.answering():
+            return f"a wake-up has waited {age:.0f} s"
+        return None
+
+    def _ready(self) -> list[health.Check]:
+        return [
+            health.Check("crd", lambda: None if self.served_crd else "the ModelTier resource is not served"),
+            health.Check("watches", self._watch_problem),
+        ]
+
+    def _watch_problem(self) -> str | None:
+        if not self.synced.is_set():
+            return "not everything is listed yet"
+        stale = {name: age for name, age in self.watches.ages().items() if age > STALE_WATCH}
+        return ", ".join(f"{name} unheard of for {age:.0f} s" for name, age in sorted(stale.items())) or None
+
+    def _facts(self) -> metrics.Facts:
+        facts = metrics.Facts(
+            {
+                "modeltiers_queue_depth": ("Keys waiting or being served", lambda: self.queue.depth),
+                "modeltiers_queue_oldest_seconds": ("Age of the oldest wake-up not served yet", self.queue.oldest_age),
+                "modeltiers_leading": ("Whether this replica may write", lambda: float(self.leading())),
+                "modeltiers_synced": ("Whether everything was listed", lambda: float(self.synced.is_set())),
+                "modeltiers_loop_lag_seconds": ("How late the event loop runs", self.lag.now),
+                "modeltiers_tiers": ("Tiers known", lambda: len(self.store.tiers)),
+            }
+        )
+        facts.add(self._watch_ages)
+        return facts
+
+    def _watch_ages(self) -> GaugeMetricFamily:
+        family = GaugeMetricFamily(
+            "modeltiers_watch_age_seconds", "Time since a watch was heard of, bookmarks included", labels=["resource"]
+        )
+        for resource, age in self.watches.ages().items():
+            family.add_metric([resource], age)
+        return family
+
+
+def _reason(fault: RetryAfter) -> str:
+    cause = fault.__cause__
+    return type(cause).__name__ if cause else "Retry"

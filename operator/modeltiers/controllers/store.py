@@ -1,0 +1,153 @@
+"""What the watches have shown so far: tiers, their children and pods, and nodes.
+
+Filled by the doorbell only and read by reconcilers only. It keeps what decisions read and drops the rest, so that
+thousands of objects fit in memory. It refuses to know what any of it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from modeltiers import names
+from modeltiers.domain.views import NodeView, PodView
+
+Key = tuple[str, str]
+"""Namespace and name of a tier."""
+Body = Mapping[str, Any]
+
+
+@dataclass(eq=False)
+class Store:
+    """The operator's view of the cluster, as old as its watches."""
+
+    tiers: dict[Key, Body] = field(default_factory=dict)
+    children: dict[Key, dict[tuple[str, str], Body]] = field(default_factory=dict)
+    pods: dict[Key, dict[str, PodView]] = field(default_factory=dict)
+    nodes: dict[str, NodeView] = field(default_factory=dict)
+    waiting_for_nodes: set[Key] = field(default_factory=set)
+    _nodes_changed: bool = False
+
+    def put_tier(self, body: Body) -> Key:
+        """Remember a tier."""
+        key = key_of(body)
+        self.tiers[key] = trimmed(body, keep_status=True)
+        return key
+
+    def drop_tier(self, body: Body) -> Key:
+        """Forget a tier."""
+        key = key_of(body)
+        self.tiers.pop(key, None)
+        return key
+
+    def put_child(self, kind: str, body: Body) -> Key | None:
+        """Remember a child; returns the tier it belongs to by its label."""
+        key = tier_of(body)
+        if key:
+            metadata = body["metadata"]
+            self.children.setdefault(key, {})[kind, metadata["name"]] = trimmed(body, keep_status=kind == "Deployment")
+        return key
+
+    def drop_child(self, kind: str, body: Body) -> Key | None:
+        """Forget a child."""
+        key = tier_of(body)
+        if key:
+            _discard(self.children, key, (kind, body["metadata"]["name"]))
+        return key
+
+    def put_pod(self, body: Body) -> Key | None:
+        """Remember a pod of a tier."""
+        key = tier_of(body)
+        if key:
+            self.pods.setdefault(key, {})[body["metadata"]["name"]] = PodView.of(body)
+        return key
+
+    def drop_pod(self, body: Body) -> Key | None:
+        """Forget a pod of a tier."""
+        key = tier_of(body)
+        if key:
+            _discard(self.pods, key, body["metadata"]["name"])
+        return key
+
+    def put_node(self, body: Body) -> bool:
+        """Remember a node; returns whether anything that plans read has changed (its heartbeat has not)."""
+        node = NodeView.of(body)
+        changed = self.nodes.get(node.name) != node
+        self.nodes[node.name] = node
+        return changed
+
+    def drop_node(self, body: Body) -> None:
+        """Forget a node."""
+        self.nodes.pop(body["metadata"]["name"], None)
+
+    def nodes_changed(self) -> None:
+        """Note that nodes came, went or changed in what plans read."""
+        self._nodes_changed = True
+
+    def take_nodes_changed(self) -> bool:
+        """Whether nodes changed since this was asked last."""
+        changed, self._nodes_changed = self._nodes_changed, False
+        return changed
+
+    def child(self, key: Key, kind: str, name: str) -> Body | None:
+        """A child as it was seen last."""
+        return self.children.get(key, {}).get((kind, name))
+
+    def pods_of(self, key: Key) -> tuple[PodView, ...]:
+        """The tier's pods in the order of their names."""
+        return tuple(view for _, view in sorted(self.pods.get(key, {}).items()))
+
+    def names_of(self, kind: str) -> Iterator[tuple[str, str]]:
+        """Namespace and name of every object of a kind that is remembered."""
+        if kind == "ModelTier":
+            yield from self.tiers
+        elif kind == "Pod":
+            yield from ((key[0], name) for key, pods in self.pods.items() for name in pods)
+        elif kind == "Node":
+            yield from (("", name) for name in self.nodes)
+        else:
+            for key, children in self.children.items():
+                yield from ((key[0], name) for child_kind, name in children if child_kind == kind)
+
+    def drop_ghost(self, kind: str, namespace: str, name: str) -> list[Key]:
+        """Forget an object that a fresh list no longer has; returns the tiers to look at again."""
+        if kind == "ModelTier":
+            self.tiers.pop((namespace, name), None)
+            return [(namespace, name)]
+        if kind == "Node":
+            self.nodes.pop(name, None)
+            return []
+        shelf: dict[Key, dict[Any, Any]] = self.pods if kind == "Pod" else self.children
+        item: Any = name if kind == "Pod" else (kind, name)
+        owners = [key for key, items in shelf.items() if key[0] == namespace and item in items]
+        for key in owners:
+            _discard(shelf, key, item)
+        return owners
+
+
+def key_of(body: Body) -> Key:
+    """Namespace and name of an object."""
+    return body["metadata"]["namespace"], body["metadata"]["name"]
+
+
+def tier_of(body: Body) -> Key | None:
+    """The tier that an object belongs to by its label."""
+    metadata = body["metadata"]
+    tier = (metadata.get("labels") or {}).get(names.LABEL_TIER)
+    return (metadata["namespace"], tier) if tier else None
+
+
+def trimmed(body: Body, *, keep_status: bool) -> Body:
+    """The object without what no decision reads: managed fields, and the status of most children."""
+    metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
+    kept = {name: value for name, value in body.items() if name != "status" or keep_status}
+    return {**kept, "metadata": metadata}
+
+
+def _discard(shelf: dict[Key, dict[Any, Any]], key: Key, item: Any) -> None:
+    items = shelf.get(key)
+    if items:
+        items.pop(item, None)
+        if not items:
+            del shelf[key]

@@ -1,0 +1,748 @@
+"""Why a tier is not as wanted: an ordered list of named checks over what was gathered; the first finding wins.
+
+A check looks at one thing and returns a `Cause` or nothing. `BEFORE` is asked always; `PODS` only while the pods are
+not all ready, since a leftover of a past failure says nothing about a tier that serves. Nothing here reads or writes;
+time comes in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any, Final
+
+from modeltiers import names
+from modeltiers.domain import conditions, engine_messages
+from modeltiers.domain.capacity import FreeGpus
+from modeltiers.domain.conditions import REASONS, Reason, reasons_page
+from modeltiers.domain.engine_messages import line_of, quote, recognise
+from modeltiers.domain.views import ConditionView, ContainerView, DeploymentView, EndView, PodView, instant
+
+__all__ = [
+    "BEFORE",
+    "PODS",
+    "SPEC",
+    "REASONS",
+    "ApplyError",
+    "Cause",
+    "ExternalFacts",
+    "FreeGpus",
+    "Reason",
+    "Scene",
+    "Severity",
+    "TierFacts",
+    "find",
+    "reasons_page",
+]
+
+REPEATED: Final = 3  # failures in a row after which it is no accident
+BACK_OFF_RESET: Final = 600.0  # kubelet forgets a crash after a container ran for ten minutes
+PROBE_SLACK: Final = 30.0  # a start-up probe runs out a few periods after its last second
+RECENT: Final = timedelta(hours=1)  # a failed pod stays listed for long; after this it explains nothing any more
+
+
+class Severity(Enum):
+    """Whether progress is still expected."""
+
+    WAITING = "Waiting"
+    """It may pass by itself: the tier is Reconciling."""
+    FAILING = "Failing"
+    """It will not heal by itself, or failed repeatedly: the tier is Stalled."""
+
+
+WAITING, FAILING = Severity.WAITING, Severity.FAILING
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a tier is not as wanted. `until` is when this answer may change by the clock alone."""
+
+    reason: str
+    message: str
+    severity: Severity
+    until: datetime | None = None
+
+
+# --- what was gathered ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyError:
+    """The first write of a child that failed. `reason` is the fault's own word where it has one of `REASONS`."""
+
+    kind: str
+    name: str
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalFacts:
+    """What a look at an external API found; None is not known. Reasons are from `REASONS`, or empty for the usual."""
+
+    credentials: bool | None = None
+    credentials_message: str = ""
+    reachable: bool | None = None
+    reachable_message: str = ""
+    listed: bool | None = None
+    listed_message: str = ""
+    credentials_reason: str = ""
+    reachable_reason: str = ""
+    listed_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TierFacts:
+    """Everything that is known of one tier. The Deployment is as the last write of it returned, or newer."""
+
+    namespace: str
+    name: str
+    generation: int
+    deleting: bool = False
+    fault: tuple[tuple[str, str], ...] | None = None
+    """Paths and messages, where the stored object is not valid."""
+    refusals: tuple[tuple[str, str], ...] = ()
+    """Paths and messages of what is valid but not allowed."""
+    no_fit: tuple[str, str] | None = None
+    """Sizing's reason and message, where no layout fits."""
+    sized: str | None = None
+    """The layout in words, where there is one."""
+    apply_error: ApplyError | None = None
+    deployment: DeploymentView | None = None
+    pods: tuple[PodView, ...] = ()
+    wanted_replicas: int = 1
+    gpus_per_replica: int = 0
+    resource: str = ""
+    product: str = ""
+    free: FreeGpus | None = None
+    """None where free accelerators are not known."""
+    update_available: tuple[str, ...] = ()
+    unschedulable_since: datetime | None = None
+    """Left out: since when the scheduler says so."""
+    unschedulable_deadline_seconds: int = 900
+    startup_seconds: int = 0
+    """Time the start-up probe allows; 0 where there is none."""
+    rollout: str = ""
+    """How pods are replaced, in words."""
+    external: ExternalFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The facts, the time, and what was said of the same generation before."""
+
+    facts: TierFacts
+    now: datetime
+    before: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, facts: TierFacts, previous: Sequence[Mapping[str, Any]], now: datetime) -> Scene:
+        """The scene of one look. Conditions of an earlier generation are about another spec and left out."""
+        said = conditions.by_type(previous)
+        same = {kind: item for kind, item in said.items() if item.get("observedGeneration") == facts.generation}
+        return cls(facts, now, same)
+
+    def stalled_by(self) -> str:
+        """The reason this generation was called stalled by; empty when it was not."""
+        item = self.before.get(conditions.STALLED, {})
+        return str(item.get("reason", "")) if item.get("status") == "True" else ""
+
+    def pods(self) -> Iterator[PodView]:
+        """Pods of the present template that should be there, oldest first."""
+        newest = current_template(self.facts)
+        for pod in sorted(self.facts.pods, key=lambda pod: (pod.created_at, pod.name)):
+            if not pod.deleting and newest in (None, pod.template):
+                yield pod
+
+    def live(self) -> Iterator[PodView]:
+        """Those of them that have not ended for good."""
+        return (pod for pod in self.pods() if not pod.finished)
+
+    def containers(self) -> Iterator[tuple[PodView, ContainerView]]:
+        """The containers of the live pods that are not ready."""
+        return ((pod, item) for pod in self.live() for item in pod.containers if not item.ready)
+
+    def named(self, pod: PodView, container: ContainerView | None = None) -> str:
+        """How messages name a pod, or one of its containers."""
+        where = f"pod {self.facts.namespace}/{pod.name}"
+        return f"{where}, container {container.name}" if container else where
+
+
+def current_template(facts: TierFacts) -> str | None:
+    """The template hash of the pods that the Deployment wants now; None when every pod counts.
+
+    A Deployment does not tell the hash, but only its newest template gets new pods: so it is that of the youngest pod,
+    once there is one of it. Before that no pod is of the present template.
+    """
+    deployment = facts.deployment
+    there = [pod for pod in facts.pods if not pod.deleting]
+    if deployment is None or not there:
+        return None
+    if not deployment.seen or (deployment.updated == 0 and deployment.replicas > 0):
+        return "none yet"
+    return max(there, key=lambda pod: (pod.created_at, pod.name)).template
+
+
+Check = Callable[[Scene], Cause | None]
+
+
+def find(scene: Scene, checks: Sequence[Check]) -> Cause | None:
+    """What the first check that finds something says."""
+    return next((cause for check in checks if (cause := check(scene))), None)
+
+
+def told(where: str, what: str, said: str, way_out: str) -> str:
+    """One message: where, what is wrong, who said so in which words, and what to do."""
+    words = f': "{said}"' if said else ""
+    return f"{where}: {what}{words}. {way_out[:1].upper()}{way_out[1:]}"
+
+
+# --- before any pod: the spec, the layout, the writes ---------------------------------------------------------------
+
+
+def spec_is_invalid(scene: Scene) -> Cause | None:
+    """The stored object is not one that this version understands."""
+    fault = scene.facts.fault
+    if fault is None:
+        return None
+    return Cause("InvalidSpec", _listed(fault) or "the stored object is not valid: apply a valid one", FAILING)
+
+
+def spec_is_not_allowed(scene: Scene) -> Cause | None:
+    """The spec asks for something that tiers, or tiers of this cluster, may not have."""
+    refusals = scene.facts.refusals
+    return Cause("NotAllowed", _listed(refusals), FAILING) if refusals else None
+
+
+def no_layout_fits(scene: Scene) -> Cause | None:
+    """Sizing found no layout, or does not know the model."""
+    if scene.facts.no_fit is None:
+        return None
+    reason, message = scene.facts.no_fit
+    known = any(item.name == reason and item.condition == conditions.SIZED for item in REASONS)
+    return Cause(reason if known else "FitsNoAccelerator", message, FAILING)
+
+
+def write_failed(scene: Scene) -> Cause | None:
+    """A child could not be written."""
+    error = scene.facts.apply_error
+    if error is None:
+        return None
+    where = f"{error.kind} {scene.facts.namespace}/{error.name}"
+    if error.reason == "NameConflict":
+        way_out = f"delete or rename the {error.kind} that is there, or give the tier another name"
+        return Cause(
+            "NameConflict",
+            told(where, "the name is taken by an object of somebody else", quote(error.message), way_out),
+            FAILING,
+        )
+    return _refused_by_server(where, error.message, _word_of(error))
+
+
+def pods_cannot_be_created(scene: Scene) -> Cause | None:
+    """The Deployment was written, and its pods are refused."""
+    deployment = scene.facts.deployment
+    failure = deployment.condition("ReplicaFailure") if deployment else None
+    if deployment is None or failure is None or failure.status != "True":
+        return None
+    return _refused_by_server(
+        f"pods of Deployment {scene.facts.namespace}/{deployment.name}", failure.message, "AdmissionDenied"
+    )
+
+
+def _listed(items: Sequence[tuple[str, str]]) -> str:
+    shown = "; ".join(f"{path}: {quote(message, 512)}" if path else quote(message, 512) for path, message in items[:3])
+    return f"{shown}; and {len(items) - 3} more" if len(items) > 3 else shown
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """How the API server, or something in front of its storage, says no."""
+
+    reason: str
+    pattern: re.Pattern[str]
+    what: str
+    way_out: str
+    severity: Severity = FAILING
+
+
+_RBAC: Final = re.compile(r'cannot (?P<verb>[a-z]+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"')
+_REFUSALS: Final = (
+    _Refusal(
+        "NamespaceTerminating",
+        re.compile(r"because it is being terminated"),
+        "the namespace is being deleted",
+        "nothing new can be made in it; create the tier in another namespace",
+    ),
+    _Refusal(
+        "QuotaExceeded",
+        re.compile(r"(?:exceeded|failed) quota: |insufficient quota to match"),
+        "a ResourceQuota of the namespace does not allow it",
+        "raise the quota, free some of it, or lower spec.replicas",
+    ),
+    _Refusal(
+        "PodSecurityViolation",
+        re.compile(r"violates PodSecurity"),
+        "the Pod Security level of the namespace does not allow it",
+        "tiers run under the restricted level: look for what an engine profile adds, or label the namespace for"
+        " another level",
+    ),
+    _Refusal(
+        "PriorityClassNotFound",
+        re.compile(r"no PriorityClass with name", re.IGNORECASE),
+        "there is no such PriorityClass",
+        "create it, or correct spec.scheduling.priorityClassName",
+    ),
+    _Refusal(
+        "RuntimeClassNotFound",
+        re.compile(r"RuntimeClass \"[^\"]*\" not found"),
+        "there is no such RuntimeClass",
+        "create it, or correct spec.scheduling.runtimeClassName",
+    ),
+    _Refusal(
+        "ServiceAccountNotFound",
+        re.compile(r"error looking up service account"),
+        "its ServiceAccount is not there yet",
+        "it is made again; if it keeps vanishing, find out who deletes it",
+        WAITING,
+    ),
+    _Refusal(
+        "WebhookUnavailable",
+        re.compile(r"failed calling webhook"),
+        "an admission webhook of the cluster does not answer",
+        "repair the webhook's service, or remove its configuration",
+        WAITING,
+    ),
+    _Refusal(
+        "AdmissionDenied",
+        re.compile(r"admission webhook \"[^\"]*\" denied|ValidatingAdmissionPolicy '[^']*'.{0,100} denied"),
+        "a policy of the cluster refuses it",
+        "change what the policy asks for in the tier or an engine profile, or have the policy's owner exempt it",
+    ),
+)
+# For words that no pattern knows: what the fault's class says, or else the status code.
+_BY_WORD: Final[Mapping[str, tuple[str, str, Severity]]] = {
+    "NamespaceTerminating": (_REFUSALS[0].what, _REFUSALS[0].way_out, FAILING),
+    "QuotaExceeded": (_REFUSALS[1].what, _REFUSALS[1].way_out, FAILING),
+    "PodSecurityViolation": (_REFUSALS[2].what, _REFUSALS[2].way_out, FAILING),
+    "AdmissionDenied": (_REFUSALS[-1].what, _REFUSALS[-1].way_out, FAILING),
+    "Forbidden": (
+        "the operator may not write it",
+        "grant its ServiceAccount that right: the chart's RBAC has it",
+        FAILING,
+    ),
+    "Rejected": (
+        "the API server does not accept it",
+        "change the field that it names in the tier or its engine profile; if there is none, this is a bug: report it",
+        FAILING,
+    ),
+    "Unauthorized": (
+        "the operator's credentials are not accepted",
+        "it is tried again; if it stays, restart the operator and check its ServiceAccount's token",
+        WAITING,
+    ),
+    "ApiUnavailable": ("the API server did not take the write", "it is tried again; nothing needs to be done", WAITING),
+}
+_BY_CODE: Final = {400: "Rejected", 401: "Unauthorized", 403: "Forbidden", 413: "Rejected", 422: "Rejected"}
+
+
+def _word_of(error: ApplyError) -> str:
+    return error.reason if error.reason in _BY_WORD else _BY_CODE.get(error.code, "ApiUnavailable")
+
+
+def _refused_by_server(where: str, text: str, word: str) -> Cause:
+    said = quote(text)
+    if denied := _RBAC.search(text):
+        resource = f"{denied['resource']}.{denied['group']}" if denied["group"] else denied["resource"]
+        who = f"the operator may not {denied['verb']} {resource}"
+        way_out = f"grant its ServiceAccount `{denied['verb']}` on {resource}, as the chart's RBAC does"
+        return Cause("Forbidden", told(where, who, said, way_out), FAILING)
+    for known in _REFUSALS:
+        if known.pattern.search(text):
+            return Cause(known.reason, told(where, known.what, said, known.way_out), known.severity)
+    what, way_out, severity = _BY_WORD[word]
+    return Cause(word, told(where, what, said, way_out), severity)
+
+
+# --- pods: where to run ---------------------------------------------------------------------------------------------
+
+_CLAIM_MISSING: Final = re.compile(r'persistentvolumeclaim "([^"]{1,253})" not found')
+_CLAIM_FIELDS: Final = "spec.serving.cache.claimName or spec.model.source"
+_CLAIM_UNBOUND: Final = re.compile(r"unbound immediate PersistentVolumeClaims|bound to non-existent persistentvolume")
+
+
+def claim_is_missing(scene: Scene) -> Cause | None:
+    """A volume claim that the pods mount does not exist."""
+    for pod, seen in _unscheduled(scene):
+        if missing := _CLAIM_MISSING.search(seen.message):
+            what = f"there is no PersistentVolumeClaim {missing[1]}"
+            way_out = f"create it, or correct the field that names it: {_CLAIM_FIELDS}"
+            return Cause("VolumeClaimNotFound", told(scene.named(pod), what, quote(seen.message), way_out), FAILING)
+    return None
+
+
+def claim_is_unbound(scene: Scene) -> Cause | None:
+    """A volume claim waits for its volume."""
+    for pod, seen in _unscheduled(scene):
+        if _CLAIM_UNBOUND.search(seen.message):
+            what = "a PersistentVolumeClaim has no volume yet"
+            way_out = f"look at the storage class and events of the claim that {_CLAIM_FIELDS} names"
+            severity, until = _deadline(scene, seen, "VolumeClaimNotBound")
+            message = told(scene.named(pod), what, quote(seen.message), way_out)
+            return Cause("VolumeClaimNotBound", message, severity, until)
+    return None
+
+
+def scheduling_is_gated(scene: Scene) -> Cause | None:
+    """A queue holds the pods back on purpose."""
+    for pod in scene.live():
+        seen = pod.condition("PodScheduled")
+        if seen and seen.status == "False" and seen.reason == "SchedulingGated":
+            way_out = "it starts when the queue admits it; look at the queue's workload"
+            message = told(scene.named(pod), "it waits for a queue", quote(seen.message), way_out)
+            return Cause("SchedulingGated", message, WAITING)
+    return None
+
+
+def pod_is_unschedulable(scene: Scene) -> Cause | None:
+    """The scheduler finds no node. Node autoscalers start from zero, so this is progress until a deadline."""
+    for pod, seen in _unscheduled(scene):
+        severity, until = _deadline(scene, seen, "Unschedulable")
+        what = f"no node for it ({_shortage(scene.facts)})" if scene.facts.gpus_per_replica else "no node for it"
+        way_out = "free accelerators, add a node, or choose others in spec.accelerators"
+        if severity is WAITING:
+            way_out += f"; a node autoscaler has {_words(scene.facts.unschedulable_deadline_seconds)} to add one"
+        return Cause("Unschedulable", told(scene.named(pod), what, quote(seen.message), way_out), severity, until)
+    return None
+
+
+def _unscheduled(scene: Scene) -> Iterator[tuple[PodView, ConditionView]]:
+    for pod in scene.live():
+        seen = pod.condition("PodScheduled")
+        if pod.unschedulable and seen:
+            yield pod, seen
+
+
+def _deadline(scene: Scene, seen: ConditionView, reason: str) -> tuple[Severity, datetime | None]:
+    """Waiting until the deadline, then Failing. Once failing it stays so, also when the operator forgot since when."""
+    if scene.stalled_by() == reason:
+        return FAILING, None
+    since = scene.facts.unschedulable_since or instant(seen.since) or scene.now
+    until = min(since, scene.now) + timedelta(seconds=scene.facts.unschedulable_deadline_seconds)
+    return (WAITING, until) if scene.now < until else (FAILING, None)
+
+
+def _shortage(facts: TierFacts) -> str:
+    kind = f"{facts.resource} of {facts.product}" if facts.product else facts.resource
+    needs = f"needs {facts.gpus_per_replica} {kind}"
+    if facts.free is None:
+        return f"{needs} on one node; how many are free is not known"
+    largest = facts.free.largest
+    if largest >= facts.gpus_per_replica:
+        return f"{needs}, and a node has {largest} free: something else keeps it away"
+    return f"{needs}, largest free {largest} on one node, {facts.free.total} in all"
+
+
+def _words(seconds: int) -> str:
+    return f"{seconds // 60} min" if seconds >= 120 and seconds % 60 == 0 else f"{seconds} s"
+
+
+# --- pods: before the container runs --------------------------------------------------------------------------------
+
+_SECRET_KEY: Final = re.compile(r"couldn't find key (\S{1,253}) in Secret \S{1,63}/(\S{1,253})")
+_CONFIG_KEY: Final = re.compile(r"couldn't find key (\S{1,253}) in ConfigMap \S{1,63}/(\S{1,253})")
+_SECRET: Final = re.compile(r'secrets? "([^"]{1,253})" not found', re.IGNORECASE)
+_CONFIG_MAP: Final = re.compile(r'configmaps? "([^"]{1,253})" not found', re.IGNORECASE)
+_REFERENCES: Final = "spec.model.tokenSecretRef, spec.serving.env or the engine profile"
+_CONFIG_ERRORS: Final = (
+    ("SecretKeyNotFound", _SECRET_KEY, "Secret {1} has no key {0}", f"add the key, or correct {_REFERENCES}"),
+    ("ConfigMapKeyNotFound", _CONFIG_KEY, "ConfigMap {1} has no key {0}", "add the key, or correct the engine profile"),
+    ("SecretNotFound", _SECRET, "there is no Secret {0}", f"create it in this namespace, or correct {_REFERENCES}"),
+    (
+        "ConfigMapNotFound",
+        _CONFIG_MAP,
+        "there is no ConfigMap {0}",
+        "create it in this namespace, or correct the engine profile",
+    ),
+)
+_CONTAINER_ERRORS: Final = ("CreateContainerError", "RunContainerError", "PostStartHookError", "CreatePodSandboxError")
+_START_ERRORS: Final = ("StartError", "ContainerCannotRun")
+_IMAGE_FIELDS: Final = "spec.serving.image, or the image of the engine profile or of the administrator's settings"
+_BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]{0,512}"(?:: ErrImagePull)?:? *')
+_IMAGE_DENIED: Final = re.compile(
+    r"denied|unauthori[sz]ed|authentication required|authorization failed|\b40[13]\b|insufficient_scope", re.IGNORECASE
+)
+_IMAGE_UNKNOWN: Final = re.compile(
+    r"not ?found|manifest unknown|name unknown|no such image|does not exist", re.IGNORECASE
+)
+_IMAGE_FAILURES: Final = ("ImageNotFound", "ImagePullDenied", "ImagePullFailed")
+
+
+def reference_is_missing(scene: Scene) -> Cause | None:
+    """A Secret or ConfigMap that the container refers to is not there."""
+    for pod, item in scene.containers():
+        if item.waiting == "CreateContainerConfigError":
+            return _config_error(scene.named(pod, item), item.waiting_message)
+    return None
+
+
+def _config_error(where: str, text: str) -> Cause:
+    for reason, pattern, what, way_out in _CONFIG_ERRORS:
+        if found := pattern.search(text):
+            return Cause(reason, told(where, what.format(*found.groups()), quote(text), way_out), FAILING)
+    way_out = "correct what it names: an engine profile or the spec refers to it"
+    return Cause("ContainerConfigInvalid", told(where, "the container cannot be set up", quote(text), way_out), FAILING)
+
+
+def image_is_not_pulled(scene: Scene) -> Cause | None:
+    """The image cannot be had."""
+    for pod, item in scene.containers():
+        where = f"{scene.named(pod, item)}, image {quote(item.image)}" if item.image else scene.named(pod, item)
+        if item.waiting == "InvalidImageName":
+            message = told(where, "it is no image reference", quote(item.waiting_message), f"correct {_IMAGE_FIELDS}")
+            return Cause("ImageNameInvalid", message, FAILING)
+        if item.waiting == "ErrImageNeverPull":
+            way_out = "load it into the node, or change the pull policy"
+            message = told(where, "the node lacks it and may not pull it", quote(item.waiting_message), way_out)
+            return Cause("ImageNotFound", message, FAILING)
+        if item.waiting in ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"):
+            return _pull_error(scene, where, _BACK_OFF.sub("", item.waiting_message))
+    return None
+
+
+def _pull_error(scene: Scene, where: str, text: str) -> Cause:
+    """kubelet says the same in turns as ErrImagePull and ImagePullBackOff; older ones leave the latter bare."""
+    reason = "ImagePullDenied" if _IMAGE_DENIED.search(text) else "ImageNotFound" if _IMAGE_UNKNOWN.search(text) else ""
+    if not reason:
+        reason = scene.stalled_by() if not text and scene.stalled_by() in _IMAGE_FAILURES else "ImagePullFailed"
+    what, way_out, severity = {
+        "ImagePullDenied": (
+            "the registry refuses the pull, or hides that there is no such image",
+            f"add a pull Secret (engine.pullSecrets in the settings), or correct {_IMAGE_FIELDS}",
+            FAILING,
+        ),
+        "ImageNotFound": ("there is no such image", f"correct {_IMAGE_FIELDS}", FAILING),
+        "ImagePullFailed": (
+            "the image could not be pulled",
+            "it is tried again; check the node's way to the registry if it stays",
+            WAITING,
+        ),
+    }[reason]
+    return Cause(reason, told(where, what, quote(text), way_out), severity)
+
+
+def container_cannot_start(scene: Scene) -> Cause | None:
+    """The runtime cannot start the container at all."""
+    for pod, item in scene.containers():
+        end = item.ended or item.last
+        if item.waiting in _CONTAINER_ERRORS:
+            text = item.waiting_message
+        elif end and end.reason in _START_ERRORS:
+            text = end.message
+        else:
+            continue
+        known = recognise(text)
+        reason = known.reason if known else "ContainerStartFailed"
+        way_out = known.way_out if known else "correct the command, mounts or device plugin that it names"
+        return Cause(
+            reason, told(scene.named(pod, item), "the container cannot be started", quote(text), way_out), FAILING
+        )
+    return None
+
+
+# --- pods: how the container ended ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Crash:
+    """A container that ended and is not back."""
+
+    pod: PodView
+    container: ContainerView
+    end: EndView
+    repeated: bool
+    over: datetime | None
+    """When the present run outlives the crash, if there is a present run."""
+
+
+def _crashes(scene: Scene) -> Iterator[_Crash]:
+    for pod, item in scene.containers():
+        # A container that runs again is judged by its last end until it has run well past that point.
+        end = item.ended or item.last
+        if end is None or (item.init and end.exit_code == 0):
+            continue
+        over = _over(item, end)
+        if over and scene.now >= over:
+            continue
+        yield _Crash(pod, item, end, _is_repeated(scene, item, end), over)
+
+
+def _over(item: ContainerView, end: EndView) -> datetime | None:
+    since = instant(item.running_since)
+    if since is None:
+        return None
+    ran = end.seconds()
+    return since + timedelta(seconds=60 + 2 * min(max(BACK_OFF_RESET if ran is None else ran, 0), 1800))
+
+
+def _is_repeated(scene: Scene, item: ContainerView, end: EndView) -> bool:
+    ran = end.seconds()
+    short = ran is None or ran < max(BACK_OFF_RESET, scene.facts.startup_seconds + PROBE_SLACK)
+    return item.restarts >= REPEATED and (short or item.waiting == "CrashLoopBackOff")
+
+
+def host_memory_ran_out(scene: Scene) -> Cause | None:
+    """The kernel ended the container at its memory limit."""
+    for crash in _crashes(scene):
+        if crash.end.reason == "OOMKilled":
+            where = scene.named(crash.pod, crash.container)
+            way_out = "raise spec.serving.resources.memory"
+            message = told(where, "it used more main memory than its limit and was killed (OOMKilled)", "", way_out)
+            return Cause("HostOutOfMemory", message, FAILING if crash.repeated else WAITING, crash.over)
+    return None
+
+
+def engine_said_why(scene: Scene) -> Cause | None:
+    """The container's last lines hold a message that is known."""
+    for crash in _crashes(scene):
+        known = recognise(crash.end.message)
+        if known is None:
+            continue
+        said = line_of(crash.end.message, known)
+        failing = crash.repeated or not known.retryable
+        message = told(scene.named(crash.pod, crash.container), "it ended", said, known.way_out)
+        return Cause(known.reason, message, FAILING if failing else WAITING, crash.over)
+    return None
+
+
+def start_takes_too_long(scene: Scene) -> Cause | None:
+    """The container runs for longer than its start-up probe allows, or was killed at that point."""
+    allowed = scene.facts.startup_seconds
+    if not allowed:
+        return None
+    known = engine_messages.known("StartupTimeout")
+    for pod, item in scene.containers():
+        since = instant(item.running_since)
+        slow = since and not item.started and scene.now >= since + timedelta(seconds=allowed + PROBE_SLACK)
+        if not item.init and (slow or _was_killed_at(item, allowed)):
+            what = f"it did not start within {_words(allowed)}"
+            said = line_of(item.last.message) if item.last else ""
+            return Cause("StartupTimeout", told(scene.named(pod, item), what, said, known.way_out), FAILING)
+    return None
+
+
+def _was_killed_at(item: ContainerView, allowed: int) -> bool:
+    end = item.ended or item.last
+    ran = end.seconds() if end else None
+    if end is None or ran is None or item.started:
+        return False
+    signalled = end.exit_code in (137, 143) or "KeyboardInterrupt: terminated" in end.message
+    return signalled and allowed - PROBE_SLACK <= ran <= allowed + 300
+
+
+def container_keeps_ending(scene: Scene) -> Cause | None:
+    """The container ended and nothing known says why. Code 0 is no success: the engine has it when it dies."""
+    for crash in _crashes(scene):
+        reason, what = _ending(crash.end)
+        log = f"kubectl logs -n {scene.facts.namespace} {crash.pod.name} -c {crash.container.name} --previous"
+        way_out = f"read its log: {log}"
+        message = told(scene.named(crash.pod, crash.container), what, line_of(crash.end.message), way_out)
+        return Cause(reason, message, FAILING if crash.repeated else WAITING, crash.over)
+    return None
+
+
+def _ending(end: EndView) -> tuple[str, str]:
+    match end.exit_code:
+        case 0:
+            return "EngineExited", "it ended with code 0, which is no success for a server"
+        case 137:
+            return "ContainerKilled", "it was killed (code 137): by a probe, by hand, or for the node's memory"
+        case 132 | 134 | 135 | 136 | 139:
+            return "NativeCrash", f"it crashed in native code (code {end.exit_code})"
+        case None:
+            return "CrashLoop", "it ended"
+        case _:
+            return "CrashLoop", f"it ended with code {end.exit_code}"
+
+
+# --- pods: lost with or by their node -------------------------------------------------------------------------------
+
+
+def node_is_lost(scene: Scene) -> Cause | None:
+    """The node of a pod does not report any more."""
+    for pod in scene.facts.pods:
+        if pod.reason == "NodeLost" or pod.phase == "Unknown":
+            what = f"node {pod.node or 'of the pod'} does not report"
+            way_out = "bring the node back, or delete it so that the pod is replaced"
+            return Cause("NodeLost", told(scene.named(pod), what, quote(pod.message), way_out), WAITING)
+    return None
+
+
+def pod_was_evicted(scene: Scene) -> Cause | None:
+    """kubelet evicted pods, or refused them; their controller makes others."""
+    lost = [pod for pod in scene.pods() if pod.phase == "Failed" and pod.reason and _is_recent(scene, pod)]
+    if not lost:
+        return None
+    pod, severity = lost[-1], FAILING if len(lost) >= REPEATED else WAITING
+    reason, what, way_out = _loss(pod)
+    return Cause(reason, told(scene.named(pod), what, quote(pod.message), way_out), severity)
+
+
+def _loss(pod: PodView) -> tuple[str, str, str]:
+    if pod.reason != "Evicted":
+        what = f"the node refused it ({quote(pod.reason, 64)})"
+        return "PodRejectedByNode", what, "look at the node's device plugin and resources"
+    if re.search(r"ephemeral|disk", pod.message, re.IGNORECASE):
+        way_out = "keep weights on a volume with spec.serving.cache, or use nodes with more local disk"
+        return "EphemeralStorageEvicted", "it was evicted for local disk", way_out
+    return "Evicted", "it was evicted", "raise spec.serving.resources, or relieve the node"
+
+
+def _is_recent(scene: Scene, pod: PodView) -> bool:
+    seen = pod.condition("DisruptionTarget") or pod.condition("Ready")
+    since = instant(seen.since) if seen else None
+    return since is None or scene.now - since < RECENT
+
+
+def progress_stopped(scene: Scene) -> Cause | None:
+    """The Deployment gave up waiting, and nothing above says for what."""
+    deployment = scene.facts.deployment
+    if deployment is None or not gave_up(scene.facts):
+        return None
+    seen = deployment.condition("Progressing")
+    selector = f"{names.LABEL_TIER}={scene.facts.name}"
+    way_out = f"look at its pods: kubectl describe pods -n {scene.facts.namespace} -l {selector}"
+    where = f"Deployment {scene.facts.namespace}/{deployment.name}"
+    message = told(where, "no progress within its deadline", quote(seen.message if seen else ""), way_out)
+    return Cause("ProgressDeadlineExceeded", message, FAILING)
+
+
+def gave_up(facts: TierFacts) -> bool:
+    """Whether the Deployment's progress deadline ran out for its present spec."""
+    seen = facts.deployment.condition("Progressing") if facts.deployment and facts.deployment.seen else None
+    return seen is not None and seen.status == "False" and seen.reason == "ProgressDeadlineExceeded"
+
+
+SPEC: Final[tuple[Check, ...]] = (spec_is_invalid, spec_is_not_allowed)
+BEFORE: Final[tuple[Check, ...]] = (*SPEC, no_layout_fits, write_failed)
+PODS: Final[tuple[Check, ...]] = (
+    pods_cannot_be_created,
+    claim_is_missing,
+    reference_is_missing,
+    image_is_not_pulled,
+    container_cannot_start,
+    host_memory_ran_out,
+    engine_said_why,
+    start_takes_too_long,
+    container_keeps_ending,
+    claim_is_unbound,
+    scheduling_is_gated,
+    pod_is_unschedulable,
+    node_is_lost,
+    pod_was_evicted,
+    progress_stopped,
+)

@@ -1,0 +1,147 @@
+"""Decisions about a tier that need no cluster: what is refused, when to plan anew, what status says.
+
+It takes what was gathered and returns what to do or say. It refuses to know how anything was read or will be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modeltiers import names
+from modeltiers.api.modeltier import ModelTierSpec
+from modeltiers.api.settings import Settings
+from modeltiers.domain.claims import ClaimView
+from modeltiers.domain.engine_args import Refusal, refused_args, refused_env
+from modeltiers.domain.record import Record
+from modeltiers.domain.views import DeploymentView
+
+
+def claims_of(spec: ModelTierSpec) -> dict[str, str]:
+    """Names of the claims that the tier mounts, with the field that names each."""
+    claims: dict[str, str] = {}
+    if spec.serving and spec.serving.cache:
+        claims[spec.serving.cache.claim_name] = "spec.serving.cache.claimName"
+    if spec.model and spec.model.source.startswith("pvc://"):
+        claims[spec.model.source.removeprefix("pvc://").partition("/")[0]] = "spec.model.source"
+    return claims
+
+
+def refusals(spec: ModelTierSpec, settings: Settings, claims: Mapping[str, ClaimView | None]) -> list[Refusal]:
+    """Everything in a well-formed spec that the operator will not act on."""
+    return [
+        *_refused_serving(spec, settings),
+        *_refused_limits(spec, settings),
+        *_refused_claims(spec, claims),
+    ]
+
+
+def _refused_serving(spec: ModelTierSpec, settings: Settings) -> list[Refusal]:
+    serving = spec.serving
+    if serving is None:
+        return []
+    found = [*refused_args(serving.args), *refused_env([variable.name for variable in serving.env])]
+    if serving.profile and serving.profile not in settings.engine_profiles:
+        known = ", ".join(sorted(settings.engine_profiles)) or "none"
+        found.append(
+            Refusal("spec.serving.profile", f"there is no engine profile {serving.profile!r}; there are: {known}")
+        )
+    if serving.image and not any(serving.image.startswith(prefix) for prefix in settings.allowed_images):
+        way_out = "remove it, or ask an administrator to add its prefix to allowedImages in the settings"
+        found.append(Refusal("spec.serving.image", f"{serving.image} is not an image that tiers may choose: {way_out}"))
+    return found
+
+
+def _refused_limits(spec: ModelTierSpec, settings: Settings) -> list[Refusal]:
+    most = settings.limits.max_replicas
+    if spec.replicas > most:
+        text = (
+            f"{spec.replicas} is over the limit of {most}: lower it, or have an administrator raise limits.maxReplicas"
+        )
+        return [Refusal("spec.replicas", text)]
+    return []
+
+
+def _refused_claims(spec: ModelTierSpec, claims: Mapping[str, ClaimView | None]) -> list[Refusal]:
+    found: list[Refusal] = []
+    for name, path in claims_of(spec).items():
+        claim = claims.get(name)
+        if claim is not None and claim.single_writer and spec.replicas > 1:
+            modes = ", ".join(claim.access_modes)
+            text = f"volume claim {name} is {modes}: one node can mount it, and the tier has {spec.replicas} replicas."
+            found.append(Refusal(path, f"{text} Use a ReadWriteMany claim, or set spec.replicas to 1"))
+    return found
+
+
+def single_writer(claims: Mapping[str, ClaimView | None]) -> bool:
+    """Whether some volume of the tier can be mounted by one node only."""
+    return any(claim is not None and claim.single_writer for claim in claims.values())
+
+
+def newer(record: Record, fresh: Record) -> tuple[str, ...]:
+    """What a rollout would take that the recorded revision does not have; empty when nothing is newer."""
+    found: list[str] = []
+    if fresh.image != record.image:
+        found.append(f"image {fresh.image} (running {record.image})")
+    keys = ("accelerator", "gpusPerReplica", "tensorParallel", "pipelineParallel", "maxModelLen")
+    if any(fresh.sizing.get(key) != record.sizing.get(key) for key in keys):
+        plan = "{accelerator}, {gpusPerReplica} GPUs, TP {tensorParallel}, context {maxModelLen}"
+        found.append(f"plan {plan.format(**fresh.sizing)} (running {plan.format(**record.sizing)})")
+    elif fresh.image == record.image and fresh.template != record.template:
+        found.append("defaults of the pod template")
+    return tuple(found)
+
+
+def endpoint_of(namespace: str, name: str) -> str:
+    """Base URL of a tier inside the cluster."""
+    return f"http://{names.service(name)}.{namespace}.svc:{names.ENGINE_PORT}/v1"
+
+
+def status_of(
+    key: tuple[str, str],
+    generation: int,
+    spec: ModelTierSpec | None,
+    record: Record | None,
+    deployment: DeploymentView | None,
+    conditions: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The whole status of a tier; fields that are not known are left out."""
+    namespace, name = key
+    status: dict[str, Any] = {"observedGeneration": generation, "conditions": [dict(item) for item in conditions]}
+    if spec is None:
+        return status
+    if spec.external:
+        ready = any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+        status |= {"model": spec.external.model, "endpoint": spec.external.base_url, "ready": "yes" if ready else "no"}
+        return status
+    if spec.model:
+        status["model"] = spec.model.source
+    replicas = deployment.replicas if deployment else 0
+    ready_replicas = deployment.ready_replicas if deployment else 0
+    status |= {
+        "ready": f"{ready_replicas}/{spec.replicas}",
+        "replicas": replicas,
+        "readyReplicas": ready_replicas,
+        "selector": names.selector_string(name),
+    }
+    if record:
+        status |= {
+            "endpoint": endpoint_of(namespace, name),
+            "sizing": dict(record.sizing),
+            "revisions": [_revision(name, record, replicas, ready_replicas)],
+        }
+        if spec.price:
+            per_hour = record.sizing["gpusPerReplica"] * replicas * spec.price.gpu_hour_micros
+            status["cost"] = {"perHourMicros": per_hour, "currency": spec.price.currency}
+    return status
+
+
+def _revision(name: str, record: Record, replicas: int, ready_replicas: int) -> dict[str, Any]:
+    return {
+        "name": names.FIRST_REVISION,
+        "workload": names.workload(name),
+        "image": record.image,
+        "replicas": replicas,
+        "readyReplicas": ready_replicas,
+        "rollout": record.rollout.why,
+    }

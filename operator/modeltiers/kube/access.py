@@ -1,0 +1,123 @@
+"""Every right that the operator uses, and why; RBAC manifests are rendered from it.
+
+`Api` refuses what is not declared here, so the declaration cannot fall behind the code; tests run the operator under
+the roles rendered here, so they cannot fall behind either. It refuses wildcards: a right is a verb on a kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from modeltiers import names
+from modeltiers.kube.refs import KINDS, Kind
+
+Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete"]
+Scope = Literal["Tier namespaces", "Own namespace", "Cluster"]
+Declared = tuple[str, str, str]
+"""A verb, the name of a kind, and a subresource or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Verbs on one kind, where they hold, and why they are needed.
+
+    A grant by the user is declared, so that `Api` may try, and is in no manifest of ours: users grant it on one object.
+    """
+
+    kind: str
+    verbs: tuple[Verb, ...]
+    scope: Scope
+    why: str
+    subresource: str = ""
+    by_user: bool = False
+
+
+USES: Final[tuple[Grant, ...]] = (
+    Grant("ModelTier", ("get", "list", "watch"), "Tier namespaces", "read the tiers to serve"),
+    Grant("ModelTier", ("patch",), "Tier namespaces", "say in status what was seen", subresource="status"),
+    Grant(
+        "ModelTier",
+        ("update",),
+        "Tier namespaces",
+        "name a tier as the owner of its children where OwnerReferencesPermissionEnforcement is on (OpenShift)",
+        subresource="finalizers",
+    ),
+    # Server-side apply is a patch that also asks for `create` when there is no object yet.
+    Grant("Deployment", ("get", "list", "watch", "create", "patch"), "Tier namespaces", "run the engine of a tier"),
+    Grant("Service", ("get", "list", "watch", "create", "patch"), "Tier namespaces", "give a tier its address"),
+    Grant("ServiceAccount", ("get", "list", "watch", "create", "patch"), "Tier namespaces", "run pods without a token"),
+    Grant(
+        "PodDisruptionBudget",
+        ("get", "list", "watch", "create", "patch"),
+        "Tier namespaces",
+        "keep a drain from taking a tier's last replica",
+    ),
+    Grant("Pod", ("list", "watch"), "Tier namespaces", "say why a replica is not ready; count accelerators in use"),
+    Grant("PersistentVolumeClaim", ("get",), "Tier namespaces", "tell whether many nodes can mount a model cache"),
+    Grant("Event", ("create", "patch"), "Tier namespaces", "tell users what happened, and count it up"),
+    Grant("Secret", ("get",), "Tier namespaces", "try an external tier's key, where a user allows it", by_user=True),
+    Grant("Node", ("list", "watch"), "Cluster", "see which accelerators the cluster has"),
+    Grant("Lease", ("get", "create", "update"), "Own namespace", "have one leader among the replicas"),
+    Grant("SelfSubjectAccessReview", ("create",), "Cluster", "ask whether a right is granted before it is missed"),
+)
+
+RBAC: Final = "rbac.authorization.k8s.io"
+
+
+def declared(uses: Iterable[Grant] = USES) -> frozenset[Declared]:
+    """The grants as the set that `Api` looks a call up in."""
+    return frozenset((verb, grant.kind, grant.subresource) for grant in uses for verb in grant.verbs)
+
+
+def rbac_manifests(
+    watch_namespaces: Sequence[str] = (),
+    namespace: str = names.OPERATOR_NAMESPACE,
+    uses: Sequence[Grant] = USES,
+) -> list[dict[str, Any]]:
+    """The operator's ServiceAccount, roles and bindings.
+
+    With no `watch_namespaces` the operator works in all of them and gets a ClusterRole; else it gets a Role in each and
+    nothing cluster-wide: no nodes, and questions about its own rights only where every account may ask them.
+    """
+    account = _object("v1", "ServiceAccount", names.OPERATOR_NAME, namespace)
+    own = _of(uses, "Own namespace")
+    made = [account, *_role(own, names.OPERATOR_NAME, namespace, account)]
+    if not watch_namespaces:
+        return [*made, *_role([*_of(uses, "Tier namespaces"), *_of(uses, "Cluster")], names.OPERATOR_NAME, "", account)]
+    for watched in sorted(set(watch_namespaces)):
+        made += _role(_of(uses, "Tier namespaces"), f"{names.OPERATOR_NAME}-tiers", watched, account)
+    return made
+
+
+def _of(uses: Iterable[Grant], scope: Scope) -> list[Grant]:
+    return [grant for grant in uses if grant.scope == scope and not grant.by_user]
+
+
+def _role(
+    grants: Sequence[Grant], name: str, namespace: str, account: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """A Role and its binding in a namespace, or a ClusterRole and its binding when the namespace is empty."""
+    prefix = "" if namespace else "Cluster"
+    yield {**_object(f"{RBAC}/v1", f"{prefix}Role", name, namespace), "rules": [_rule(grant) for grant in grants]}
+    metadata = account["metadata"]
+    yield {
+        **_object(f"{RBAC}/v1", f"{prefix}RoleBinding", name, namespace),
+        "roleRef": {"apiGroup": RBAC, "kind": f"{prefix}Role", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": metadata["name"], "namespace": metadata["namespace"]}],
+    }
+
+
+def _rule(grant: Grant) -> dict[str, Any]:
+    kind: Kind = KINDS[grant.kind]
+    resource = f"{kind.plural}/{grant.subresource}" if grant.subresource else kind.plural
+    return {"apiGroups": [kind.group], "resources": [resource], "verbs": list(grant.verbs)}
+
+
+def _object(api_version: str, kind: str, name: str, namespace: str) -> dict[str, Any]:
+    labels = {names.LABEL_NAME: names.OPERATOR_NAME, names.LABEL_MANAGED_BY: names.FIELD_MANAGER}
+    metadata: dict[str, Any] = {"name": name, "labels": labels}
+    if namespace:
+        metadata["namespace"] = namespace
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata}

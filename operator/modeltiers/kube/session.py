@@ -1,0 +1,96 @@
+"""Sessions with the API server: where it is, whom to trust, who we are. The official client reads the configuration.
+
+Its ApiClient is not used on the wire: it copies every object it sends and builds model classes from every answer,
+and we speak plain dicts (docs/adr/0004). Credentials are asked for at every request, so a rotated token needs no
+restart.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import Configuration
+
+USER_AGENT: Final = "modeltiers-operator"
+ANSWERED_LATELY: Final = 60.0
+
+
+class BadConnection(Exception):
+    """There is no usable way to the API server; the text says what to set."""
+
+
+class Connection:
+    """The way to one API server, shared by everything that talks to it."""
+
+    def __init__(self, configuration: Any) -> None:
+        self._configuration = configuration
+        self.server: str = configuration.host.rstrip("/")
+        self._trust = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+        if configuration.cert_file:
+            self._trust.load_cert_chain(configuration.cert_file, configuration.key_file)
+        if not configuration.verify_ssl:
+            self._trust.check_hostname = False
+            self._trust.verify_mode = ssl.CERT_NONE
+        self._sessions: list[aiohttp.ClientSession] = []
+        self._answered: float | None = None
+        self.session = self._open()
+
+    def _open(self, trace: aiohttp.TraceConfig | None = None) -> aiohttp.ClientSession:
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._trust),
+            headers={"User-Agent": USER_AGENT},
+            middlewares=(self._authorize,),
+            proxy=self._configuration.proxy or None,
+            trace_configs=[trace] if trace else [],
+        )
+        self._sessions.append(session)
+        return session
+
+    async def traced(self, trace: aiohttp.TraceConfig) -> tuple[str, aiohttp.ClientSession]:
+        """Another session of the same kind with hooks of the caller's; whoever takes it closes it."""
+        return self.server, self._open(trace)
+
+    async def _authorize(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        settings = await self._configuration.auth_settings()
+        token = settings.get("BearerToken")
+        if token and token["value"]:
+            request.headers["Authorization"] = token["value"]
+        return await handler(request)
+
+    def answered(self) -> None:
+        """Note that the server has just answered something."""
+        self._answered = time.monotonic()
+
+    def answering(self) -> bool:
+        """Whether the server answered lately."""
+        return self._answered is not None and time.monotonic() - self._answered < ANSWERED_LATELY
+
+    async def close(self) -> None:
+        """Close every session."""
+        for session in self._sessions:
+            await session.close()
+
+
+async def connect(kubeconfig: Path | None = None) -> Connection:
+    """Connect by this kubeconfig, else as the pod's ServiceAccount. A kubeconfig that nobody named is not used."""
+    configuration = Configuration()
+    try:
+        if kubeconfig:
+            await config.load_kube_config(
+                config_file=str(kubeconfig), client_configuration=configuration, persist_config=False
+            )
+        elif os.environ.get("KUBERNETES_SERVICE_HOST"):
+            config.load_incluster_config(client_configuration=configuration)
+        else:
+            raise BadConnection("not in a pod and no kubeconfig named: set MODELTIERS_KUBECONFIG to a kubeconfig file")
+    except (config.ConfigException, OSError) as fault:
+        raise BadConnection(f"cannot connect: {fault}") from None
+    return Connection(configuration)

@@ -1,0 +1,1 @@
+"""Desired objects as plain dicts. Pure: the same decision renders the same bytes."""

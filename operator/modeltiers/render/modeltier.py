@@ -1,0 +1,404 @@
+"""The objects of a tier that this cluster serves: ServiceAccount, Deployment, Service, PodDisruptionBudget.
+
+Only fields we own are rendered, in the spelling the API server keeps, so that a second pass finds nothing to write.
+Every user value becomes one list item or one map value; nothing is ever pasted into a text that something parses
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from modeltiers import names
+from modeltiers.api.modeltier import ModelTierSpec
+from modeltiers.api.settings import EngineProfile, ProfileEnv, ProfileMount, Settings
+from modeltiers.domain import footprint
+from modeltiers.domain.diff import sealed
+from modeltiers.domain.record import Record, inputs_of
+from modeltiers.domain.sizing import Plan
+from modeltiers.domain.surge import Rollout
+
+Manifest = dict[str, Any]
+
+HOME: Final = (
+    "/home/vllm"  # the image's own user has it as home; it is a fresh volume here, since the root is read-only
+)
+CACHE: Final = "/cache"
+MODEL: Final = "/model"
+PRESTOP_SECONDS: Final = 5  # endpoints need a moment to forget the pod before the engine stops taking requests
+EXIT_SECONDS: Final = 15  # the engine's own shutdown after the last answer, which may hang for a while (vLLM 0.32)
+_PERIOD: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The tier that children belong to."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    def reference(self) -> Manifest:
+        """Controller reference: the garbage collector deletes the child with the tier, with or without the operator."""
+        return {
+            "apiVersion": names.API_VERSION,
+            "kind": "ModelTier",
+            "name": self.name,
+            "uid": self.uid,
+            "controller": True,
+        }
+
+
+def render_tier(owner: Owner, replicas: int, record: Record) -> list[Manifest]:
+    """Everything that should exist for a tier, sealed, in the order it should be applied."""
+    return [
+        sealed(manifest)
+        for manifest in (
+            _service_account(owner),
+            _service(owner),
+            _disruption_budget(owner),
+            _deployment(owner, replicas, record),
+        )
+    ]
+
+
+def _metadata(owner: Owner, name: str, labels: Mapping[str, str] | None = None) -> Manifest:
+    return {
+        "name": name,
+        "namespace": owner.namespace,
+        "labels": {**names.tier_labels(owner.name), **(labels or {})},
+        "ownerReferences": [owner.reference()],
+    }
+
+
+def _service_account(owner: Owner) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": _metadata(owner, names.service_account(owner.name)),
+        "automountServiceAccountToken": False,
+    }
+
+
+def _service(owner: Owner) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(owner, names.service(owner.name)),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": names.selector(owner.name),
+            "ports": [
+                {
+                    "name": names.ENGINE_PORT_NAME,
+                    "port": names.ENGINE_PORT,
+                    "targetPort": names.ENGINE_PORT_NAME,
+                    "protocol": "TCP",
+                    "appProtocol": "http",
+                }
+            ],
+        },
+    }
+
+
+def _disruption_budget(owner: Owner) -> Manifest:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _metadata(owner, names.disruption_budget(owner.name)),
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": names.selector(owner.name)},
+            # A pod that never became ready must not block a node's drain.
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }
+
+
+def _deployment(owner: Owner, replicas: int, record: Record) -> Manifest:
+    metadata = _metadata(owner, names.workload(owner.name), {names.LABEL_REVISION: names.FIRST_REVISION})
+    metadata["annotations"] = {names.ANNOTATION_RECORD: record.dump()}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata,
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 2,
+            # The time a pod may take to become ready, and some for the image, before the rollout counts as stuck.
+            "progressDeadlineSeconds": record.startup_seconds + 900,
+            "selector": {"matchLabels": names.selector(owner.name, names.FIRST_REVISION)},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {
+                    "maxSurge": record.rollout.max_surge,
+                    "maxUnavailable": record.rollout.max_unavailable,
+                },
+            },
+            "template": record.template,
+        },
+    }
+
+
+def resolve(
+    name: str, spec: ModelTierSpec, plan: Plan, sizing: Mapping[str, Any], rollout: Rollout, settings: Settings
+) -> Record:
+    """The record of a plan: what the tier will run until its spec changes."""
+    return Record(
+        inputs=inputs_of(spec),
+        image=image_of(spec, settings),
+        sizing=sizing,
+        template=render_template(name, spec, plan, settings),
+        startup_seconds=footprint.of(plan.weight_bytes, plan.gpus, _startup_seconds(spec)).startup_seconds,
+        rollout=rollout,
+    )
+
+
+# --- the pod ----------------------------------------------------------------------------------------------------------
+
+
+def render_template(name: str, spec: ModelTierSpec, plan: Plan, settings: Settings) -> Manifest:
+    """The pod template of a tier: what the record keeps."""
+    profile = profile_of(spec, settings)
+    needs = footprint.of(plan.weight_bytes, plan.gpus, _startup_seconds(spec))
+    volumes, mounts = _volumes(spec, profile, needs)
+    pod: Manifest = {
+        "serviceAccountName": names.service_account(name),
+        "automountServiceAccountToken": False,
+        # A Service called `vllm` would otherwise set VLLM_PORT, and the engine refuses to start (vllm envs.py).
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": PRESTOP_SECONDS + _shutdown_seconds(spec) + EXIT_SECONDS,
+        "securityContext": _pod_security(profile, settings),
+        "nodeSelector": {**_node_selector(spec), plan.device.product_label: plan.device.product},
+        "tolerations": _tolerations(spec, plan.device.resource, settings),
+        "containers": [_engine(name, spec, plan, settings, needs, mounts)],
+        "volumes": volumes,
+    }
+    if settings.engine.pull_secrets:
+        pod["imagePullSecrets"] = [{"name": secret} for secret in settings.engine.pull_secrets]
+    if spec.scheduling and spec.scheduling.priority_class_name:
+        pod["priorityClassName"] = spec.scheduling.priority_class_name
+    if spec.scheduling and spec.scheduling.runtime_class_name:
+        pod["runtimeClassName"] = spec.scheduling.runtime_class_name
+    labels = {**names.tier_labels(name), names.LABEL_REVISION: names.FIRST_REVISION, names.LABEL_COMPONENT: "engine"}
+    return {"metadata": {"labels": labels}, "spec": pod}
+
+
+def image_of(spec: ModelTierSpec, settings: Settings) -> str:
+    """The engine image: the tier's own, else its profile's, else the administrator's default."""
+    profile = profile_of(spec, settings)
+    return (spec.serving and spec.serving.image) or profile.image or settings.engine.image
+
+
+def profile_of(spec: ModelTierSpec, settings: Settings) -> EngineProfile:
+    """The engine profile that the tier names; an empty one when it names none."""
+    name = spec.serving.profile if spec.serving else None
+    return settings.engine_profiles[name] if name else EngineProfile()
+
+
+def engine_args(name: str, spec: ModelTierSpec, plan: Plan, settings: Settings) -> list[str]:
+    """Arguments of `vllm serve`, one list item a flag: the operator's, the profile's, then the tier's."""
+    model = spec.model
+    assert model is not None, "only a tier with a model has an engine"
+    source = _model_path(model.source) if model.source.startswith("pvc://") else model.source.removeprefix("hf://")
+    args = [
+        source,
+        f"--served-model-name={model.served_name or name}",
+        f"--port={names.ENGINE_PORT}",
+        f"--tensor-parallel-size={plan.tensor_parallel}",
+        f"--pipeline-parallel-size={plan.pipeline_parallel}",
+        f"--max-model-len={plan.max_model_len}",
+        f"--max-num-seqs={plan.max_num_seqs}",
+        f"--max-num-batched-tokens={plan.max_num_batched_tokens}",
+        f"--gpu-memory-utilization={_decimal(plan.gpu_memory_utilization_permille)}",
+        f"--shutdown-timeout={_shutdown_seconds(spec)}",
+    ]
+    if model.revision:
+        args += [f"--revision={model.revision}", f"--tokenizer-revision={model.revision}"]
+    if model.quantization == "FP8":
+        args.append("--quantization=fp8")
+    if model.kv_cache_dtype == "FP8":
+        args.append("--kv-cache-dtype=fp8")
+    if plan.expert_parallel:
+        args.append("--enable-expert-parallel")
+    own = spec.serving.args if spec.serving else []
+    return [*args, *profile_of(spec, settings).args, *own]
+
+
+def _model_path(source: str) -> str:
+    _, _, path = source.removeprefix("pvc://").partition("/")
+    return f"{MODEL}/{path}" if path else MODEL
+
+
+def _decimal(permille: int) -> str:
+    return f"{permille // 1000}.{permille % 1000:03d}".rstrip("0").rstrip(".")
+
+
+def _engine(
+    name: str,
+    spec: ModelTierSpec,
+    plan: Plan,
+    settings: Settings,
+    needs: footprint.Footprint,
+    mounts: Sequence[Manifest],
+) -> Manifest:
+    profile = profile_of(spec, settings)
+    container: Manifest = {
+        "name": names.ENGINE_CONTAINER,
+        "image": image_of(spec, settings),
+        "args": engine_args(name, spec, plan, settings),
+        "env": _environment(spec, profile, needs),
+        "ports": [{"name": names.ENGINE_PORT_NAME, "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],
+        "resources": _resources(spec, profile, plan, needs),
+        "startupProbe": _probe(failures=-(-needs.startup_seconds // _PERIOD)),
+        "readinessProbe": _probe(period=5, failures=3),
+        "livenessProbe": _probe(failures=6),
+        "lifecycle": {"preStop": {"sleep": {"seconds": PRESTOP_SECONDS}}},
+        # The last log lines become the container's status when it fails: the operator needs no right to read logs.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "volumeMounts": list(mounts),
+    }
+    if profile.command:
+        container["command"] = list(profile.command)
+    return container
+
+
+def _probe(failures: int, period: int = _PERIOD) -> Manifest:
+    return {
+        "httpGet": {"path": "/health", "port": names.ENGINE_PORT_NAME, "scheme": "HTTP"},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def _environment(spec: ModelTierSpec, profile: EngineProfile, needs: footprint.Footprint) -> list[Manifest]:
+    own: dict[str, Manifest] = {
+        "HOME": {"value": HOME},
+        # torch asks for the user's name at import and stops when the image does not know the uid; this answers first.
+        "USER": {"value": "vllm"},
+        "HF_HOME": {"value": f"{CACHE}/huggingface"},
+        "VLLM_CACHE_ROOT": {"value": f"{CACHE}/vllm"},
+        "VLLM_ENGINE_READY_TIMEOUT_S": {"value": str(needs.startup_seconds)},
+        "VLLM_NO_USAGE_STATS": {"value": "1"},
+    }
+    if spec.model and spec.model.token_secret_ref:
+        own["HF_TOKEN"] = _from_secret(spec.model.token_secret_ref.name, spec.model.token_secret_ref.key)
+    variables: list[Any] = [*profile.env, *(spec.serving.env if spec.serving else [])]
+    for variable in variables:
+        own[variable.name] = _value_of(variable)
+    return [{"name": name, **source} for name, source in own.items()]
+
+
+def _value_of(variable: ProfileEnv) -> Manifest:
+    if variable.secret_key_ref:
+        return _from_secret(variable.secret_key_ref.name, variable.secret_key_ref.key)
+    # `$(NAME)` in a value would be expanded by the kubelet; doubling the dollar keeps it as written.
+    return {"value": (variable.value or "").replace("$(", "$$(")}
+
+
+def _from_secret(name: str, key: str) -> Manifest:
+    return {"valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
+
+
+def _resources(spec: ModelTierSpec, profile: EngineProfile, plan: Plan, needs: footprint.Footprint) -> Manifest:
+    wanted = spec.serving.resources if spec.serving else None
+    memory = (wanted and wanted.memory) or profile.memory
+    cpu = (wanted and wanted.cpu) or profile.cpu
+    gpus = {plan.device.resource: str(plan.gpus)}
+    return {
+        # No CPU limit: throttling an engine's scheduler thread stalls every stream it serves.
+        "requests": {"cpu": cpu or millis(needs.cpu_millis), "memory": memory or binary(needs.memory_request), **gpus},
+        "limits": {"memory": memory or binary(needs.memory_limit), **gpus},
+    }
+
+
+def _volumes(
+    spec: ModelTierSpec, profile: EngineProfile, needs: footprint.Footprint
+) -> tuple[list[Manifest], list[Manifest]]:
+    cache = spec.serving.cache if spec.serving else None
+    volumes: list[Manifest] = [
+        {"name": "home", "emptyDir": {}},
+        {"name": "tmp", "emptyDir": {}},
+        # Rings between ranks and NCCL's buffers; the container's default of 64 MiB is too small. Counts as memory.
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": binary(needs.shm)}},
+        {"name": "cache", "persistentVolumeClaim": {"claimName": cache.claim_name}}
+        if cache
+        else {"name": "cache", "emptyDir": {"sizeLimit": binary(needs.disk)}},
+    ]
+    mounts: list[Manifest] = [
+        {"name": "home", "mountPath": HOME},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a path in the container, on a volume of its own
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - likewise
+        {"name": "cache", "mountPath": CACHE},
+    ]
+    if spec.model and spec.model.source.startswith("pvc://"):
+        claim = spec.model.source.removeprefix("pvc://").partition("/")[0]
+        volumes.append({"name": "model", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
+        mounts.append({"name": "model", "mountPath": MODEL, "readOnly": True})
+    for mount in profile.mounts:
+        volumes.append(_profile_volume(mount))
+        mounts.append({"name": f"p-{mount.name}", "mountPath": mount.path, "readOnly": mount.read_only})
+    return volumes, mounts
+
+
+def _profile_volume(mount: ProfileMount) -> Manifest:
+    if mount.claim_name:
+        claim = {"claimName": mount.claim_name, "readOnly": mount.read_only}
+        return {"name": f"p-{mount.name}", "persistentVolumeClaim": claim}
+    return {"name": f"p-{mount.name}", "configMap": {"name": mount.config_map_name}}
+
+
+def _pod_security(profile: EngineProfile, settings: Settings) -> Manifest:
+    user = profile.run_as_user or settings.engine.run_as_user
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": user,
+        "runAsGroup": user,
+        "fsGroup": user,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _node_selector(spec: ModelTierSpec) -> dict[str, str]:
+    return dict(spec.scheduling.node_selector) if spec.scheduling else {}
+
+
+def _tolerations(spec: ModelTierSpec, resource: str, settings: Settings) -> list[Manifest]:
+    tolerations: list[Manifest] = []
+    if resource in settings.gpu_taints:
+        value = settings.gpu_taints[resource]
+        match = {"operator": "Equal", "value": value} if value else {"operator": "Exists"}
+        tolerations.append({"key": resource, "effect": "NoSchedule", **match})
+    if spec.scheduling:
+        tolerations += [item.model_dump(by_alias=True, exclude_none=True) for item in spec.scheduling.tolerations]
+    return tolerations
+
+
+def _shutdown_seconds(spec: ModelTierSpec) -> int:
+    return spec.serving.shutdown_seconds if spec.serving else 120
+
+
+def _startup_seconds(spec: ModelTierSpec) -> int | None:
+    return spec.serving.startup_seconds if spec.serving else None
+
+
+def binary(amount: int) -> str:
+    """Bytes in the largest binary unit that divides them: the spelling that the API server keeps."""
+    for shift, unit in ((40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")):
+        if amount and amount % (1 << shift) == 0:
+            return f"{amount >> shift}{unit}"
+    return str(amount)
+
+
+def millis(amount: int) -> str:
+    """Thousandths in the spelling that the API server keeps."""
+    return str(amount // 1000) if amount % 1000 == 0 else f"{amount}m"

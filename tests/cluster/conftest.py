@@ -1,0 +1,48 @@
+"""The operator as its own program, on the shared control plane, under its own ServiceAccount."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.cluster import Cluster
+from e2e.operator_process import OperatorProcess, install
+from tests.cluster.kit import Tiers
+
+SETTINGS: dict[str, Any] = {
+    "limits": {"unschedulableDeadlineSeconds": 10, "maxReplicas": 100},
+    "engineProfiles": {"plain": {"env": [{"name": "VLLM_LOGGING_LEVEL", "value": "INFO"}]}},
+    "allowedImages": ["example.com/"],
+    "externalHosts": [{"host": "localhost", "private": True}, {"host": "nowhere.invalid"}],
+}
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: Cluster) -> Cluster:
+    """The shared cluster with CRDs and the operator's rights."""
+    install(cluster)
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def operator(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    """The operator, running over the whole session."""
+    with OperatorProcess(installed, tmp_path_factory.mktemp("operator"), settings=SETTINGS) as running:
+        yield running
+        assert running.process.poll() is None, f"the operator ended on the way:\n{running.tail()}"
+        assert running.metric("modeltiers_reconcile_errors_total", reason="Bug") == 0, running.tail(200)
+
+
+@pytest.fixture
+def tiers(installed: Cluster, operator: OperatorProcess, namespace: str) -> Tiers:
+    """Tiers of one namespace, with the operator at work."""
+    return Tiers(installed, namespace)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Where a test's own processes keep their files."""
+    return tmp_path

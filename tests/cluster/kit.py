@@ -1,0 +1,107 @@
+"""Short words for what the tests on a control plane do over and over: apply a tier, wait for its status, look at
+children.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from e2e.cluster import Cluster
+
+SPEC: dict[str, Any] = {
+    "model": {"source": "hf://deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "maxModelLen": 32768},
+    "accelerators": [{"name": "h100", "product": "NVIDIA-H100-80GB-HBM3"}],
+}
+LARGE: dict[str, Any] = {
+    **SPEC,
+    "model": {"source": "hf://deepseek-ai/DeepSeek-R1-Distill-Llama-70B", "maxModelLen": 32768},
+}
+
+
+def until(holds: Callable[[], Any], what: str | Callable[[], str], timeout: float = 20) -> Any:
+    """Wait until a question has a true answer and return it."""
+    end = time.monotonic() + timeout
+    while True:
+        answer = holds()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {timeout:.0f} s: {what if isinstance(what, str) else what()}")
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Tiers:
+    """The tiers of one namespace."""
+
+    cluster: Cluster
+    namespace: str
+
+    def apply(self, name: str, spec: dict[str, Any] | None = None, **changes: Any) -> None:
+        """Apply a tier as a user does."""
+        body = {
+            "apiVersion": "modeltiers.dev/v1alpha1",
+            "kind": "ModelTier",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {**(spec or SPEC), **changes},
+        }
+        self.cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(body))
+
+    def create(self, document: dict[str, Any]) -> None:
+        """Apply any object in the namespace."""
+        self.cluster.kubectl("apply", "-n", self.namespace, "-f", "-", input=yaml.safe_dump(document))
+
+    def kubectl(self, *args: str, check: bool = True) -> str:
+        """Run kubectl in the namespace."""
+        return self.cluster.kubectl(*args, "-n", self.namespace, check=check).stdout
+
+    def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        """An object, or None."""
+        text = self.kubectl("get", kind, name, "-o", "json", "--ignore-not-found")
+        found: dict[str, Any] | None = json.loads(text) if text else None
+        return found
+
+    def status(self, name: str) -> dict[str, Any]:
+        """A tier's status."""
+        body = self.get("modeltier", name)
+        return (body or {}).get("status") or {}
+
+    def condition(self, name: str, kind: str) -> dict[str, Any]:
+        """One condition of a tier, for the current generation; empty when there is none."""
+        body = self.get("modeltier", name) or {"metadata": {}}
+        for item in (body.get("status") or {}).get("conditions") or ():
+            if item["type"] == kind and item["observedGeneration"] == body["metadata"]["generation"]:
+                found: dict[str, Any] = item
+                return found
+        return {}
+
+    def ready(self, name: str, timeout: float = 20) -> dict[str, Any]:
+        """Wait until a tier is Ready and return its status."""
+        until(lambda: self.condition(name, "Ready").get("status") == "True", lambda: self.explain(name), timeout)
+        return self.status(name)
+
+    def stalled(self, name: str, reason: str, timeout: float = 20) -> str:
+        """Wait until a tier is Stalled for this reason and return the message."""
+        return self.reasoned(name, "Stalled", "True", reason, timeout)
+
+    def reasoned(self, name: str, kind: str, status: str, reason: str, timeout: float = 20) -> str:
+        """Wait for a condition with this status and reason and return its message."""
+
+        def holds() -> bool:
+            item = self.condition(name, kind)
+            return (item.get("status"), item.get("reason")) == (status, reason)
+
+        until(holds, lambda: f"{kind}={status}/{reason}; there is\n{self.explain(name)}", timeout)
+        message: str = self.condition(name, kind)["message"]
+        return message
+
+    def explain(self, name: str) -> str:
+        """What a tier's conditions say now."""
+        items = self.status(name).get("conditions", [])
+        return "\n".join(f"{i['type']}={i['status']} {i['reason']}: {i['message']}" for i in items) or "no conditions"

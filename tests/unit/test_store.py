@@ -1,0 +1,67 @@
+"""What the store remembers and forgets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modeltiers import names
+from modeltiers.controllers.store import Store
+
+
+def body(name: str, *, tier: str | None = "small", **more: Any) -> dict[str, Any]:
+    labels = {names.LABEL_TIER: tier} if tier else {}
+    return {"metadata": {"namespace": "ns", "name": name, "labels": labels, "managedFields": [1]}, **more}
+
+
+def test_a_child_is_kept_without_what_no_decision_reads() -> None:
+    store = Store()
+    store.put_child("Service", body("small", spec={"a": 1}, status={"b": 2}))
+    assert store.child(("ns", "small"), "Service", "small") == {
+        "metadata": {"namespace": "ns", "name": "small", "labels": {names.LABEL_TIER: "small"}},
+        "spec": {"a": 1},
+    }
+
+
+def test_what_has_no_label_belongs_to_nobody() -> None:
+    store = Store()
+    assert store.put_child("Service", body("x", tier=None)) is None
+    assert store.put_pod(body("x", tier=None)) is None
+    assert (store.children, store.pods) == ({}, {})
+
+
+def test_nothing_is_left_of_what_was_dropped() -> None:
+    store = Store()
+    store.put_child("Service", body("small"))
+    store.put_pod(body("p"))
+    store.put_tier(body("small"))
+    assert store.drop_child("Service", body("small")) == ("ns", "small")
+    assert store.drop_pod(body("p")) == ("ns", "small")
+    assert store.drop_tier(body("small")) == ("ns", "small")
+    assert (store.children, store.pods, store.tiers) == ({}, {}, {})
+
+
+def test_a_ghost_is_forgotten_and_its_tier_named() -> None:
+    store = Store()
+    store.put_child("Service", body("small"))
+    store.put_pod(body("p"))
+    store.put_tier(body("small"))
+    assert set(store.names_of("Service")) == {("ns", "small")}
+    assert set(store.names_of("Pod")) == {("ns", "p")}
+    assert set(store.names_of("ModelTier")) == {("ns", "small")}
+    for kind, name in (("Service", "small"), ("Pod", "p"), ("ModelTier", "small")):
+        assert store.drop_ghost(kind, "ns", name) == [("ns", "small")]
+    assert (store.children, store.pods, store.tiers) == ({}, {}, {})
+
+
+def node(**allocatable: str) -> dict[str, Any]:
+    ready = {"conditions": [{"type": "Ready", "status": "True"}], "allocatable": allocatable}
+    return {"metadata": {"name": "n", "labels": {"a": "b"}}, "status": ready}
+
+
+def test_a_nodes_heartbeat_is_no_change() -> None:
+    store = Store()
+    assert store.put_node(node(**{"nvidia.com/gpu": "8", "cpu": "10"}))
+    assert not store.put_node(node(**{"nvidia.com/gpu": "8", "cpu": "11"}))
+    assert store.put_node(node(**{"nvidia.com/gpu": "4"}))
+    store.nodes_changed()
+    assert (store.take_nodes_changed(), store.take_nodes_changed()) == (True, False)
