@@ -87,7 +87,7 @@ def _cluster(context: str | None, keep: bool) -> Iterator[Cluster | ExternalClus
     )
     cluster = Cluster(STATE, name="demo", tied=not keep, pools=[NodePool("h100", 2)], start_delay=2)
     cluster.up()
-    print(cluster.timing)
+    print(cluster.timing.table())
     try:
         yield cluster
     finally:
@@ -197,12 +197,13 @@ def _farewell(tour: Tour, operator: OperatorProcess, keep: bool, context: str | 
         print("   make clean ends it all" if not context else f"   kubectl delete namespace {TIERS} removes the tiers")
         return
     tour.chapter("The end: the tiers go, and everything they owned with them")
+    print("   (The garbage collector looks for new kinds every 30 s, and ours is new here.)")
     tour.kubectl("delete", "mt", "--all", "-n", TIERS, "--wait=true")
     _gone(tour)
     print(f"\n{BOLD}Everything above ran for real, but the GPU nodes.{END} `make demo KEEP=1` leaves it running.")
 
 
-def _gone(tour: Tour, timeout: float = 30) -> None:
+def _gone(tour: Tour, timeout: float = 90) -> None:
     end = time.monotonic() + timeout
     left: Sequence[str] = ["?"]
     while left and time.monotonic() < end:

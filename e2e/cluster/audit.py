@@ -23,6 +23,7 @@ class Request:
     code: int
     agent: str
     at: str
+    forbidden: bool  # by RBAC, not by admission
 
     @property
     def writes(self) -> bool:
@@ -56,4 +57,5 @@ def _request(event: dict[str, Any]) -> Request:
         code=event.get("responseStatus", {}).get("code", 0),
         agent=event.get("userAgent", ""),
         at=event.get("stageTimestamp", ""),
+        forbidden=event.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid",
     )

@@ -14,15 +14,26 @@ from e2e.cluster import Cluster, NodePool
 from tests.cluster.kit import LARGE, SPEC, Tiers, until
 
 # What the kubelet or the engine says -> the reason in status, and words that the message must have.
+TAINT = "example.com/replay"  # nobody else lands there
 REPLAYS: dict[str, tuple[str, str]] = {
-    "image-pull-backoff": ("ImagePull", "image"),
-    "gpu-oom": ("GpuOutOfMemory", "memory"),
-    "host-oom": ("HostOutOfMemory", "memory"),
-    "kv-too-small": ("KVCacheTooSmall", "maxModelLen"),
-    "gated-model": ("ModelGated", "token"),
-    "rejected-flag": ("FlagRejected", "flag"),
-    "engine-exit-zero": ("CrashLoop", "exit"),
+    "container-create-config-error": ("SecretNotFound", "hf-token"),
+    "crash-loop": ("CrashLoop", "log"),
     "disk-full": ("DiskFull", "cache"),
+    "engine-exit-zero": ("EngineExited", "code 0"),
+    "err-image-pull-denied": ("ImagePullDenied", "pull"),
+    "evicted-ephemeral-storage": ("EphemeralStorageEvicted", "spec.serving.cache"),
+    "gated-model": ("ModelGated", "token"),
+    "gpu-memory-busy": ("GpuMemoryBusy", "memory"),
+    "gpu-oom": ("GpuOutOfMemory", "memory"),
+    "heads-not-divisible": ("HeadsNotDivisible", "tensor"),
+    "host-oom": ("HostOutOfMemory", "memory"),
+    "image-pull-backoff": ("ImageNotFound", "image"),
+    "invalid-image-name": ("ImageNameInvalid", "image"),
+    "kv-too-small": ("KVCacheTooSmall", "maxModelLen"),
+    "rejected-flag": ("FlagRejected", "flag"),
+    "startup-slow": ("StartupTimeout", "startupSeconds"),
+    "unknown-model": ("ModelNotFound", "spec.model.source"),
+    "unknown-revision": ("RevisionNotFound", "revision"),
 }
 
 
@@ -32,6 +43,7 @@ def failing(installed: Cluster) -> Iterator[Cluster]:
     cases = list(REPLAYS)
     for case in cases:
         installed.add_pool(NodePool(f"replay-{case}", 1, gpus=8, extra_labels={"example.com/case": case}))
+        installed.kubectl("taint", "node", f"replay-{case}-0", f"{TAINT}=yes:NoSchedule")
     yield installed
     for case in cases:
         installed.remove_node(f"replay-{case}-0")
@@ -41,7 +53,8 @@ def failing(installed: Cluster) -> Iterator[Cluster]:
 def test_replayed_failures_are_told_apart(tiers: Tiers, failing: Cluster, case: str) -> None:
     """Replayed from statuses that say where they come from; a real kubelet joins later."""
     reason, word = REPLAYS[case]
-    tiers.apply("small", scheduling={"nodeSelector": {"example.com/case": case}})
+    tolerations = [{"key": TAINT, "operator": "Exists"}]
+    tiers.apply("small", scheduling={"nodeSelector": {"example.com/case": case}, "tolerations": tolerations})
 
     def told() -> bool:
         return any(i.get("reason") == reason for i in tiers.status("small").get("conditions", ()))
@@ -85,7 +98,7 @@ def test_a_flag_that_the_operator_owns(tiers: Tiers) -> None:
     tiers.apply("x")
     tiers.ready("x")
     tiers.apply("x", serving={"args": ["--tensor-parallel-size=8"]})
-    message = tiers.stalled("x", "ArgumentRefused")
+    message = tiers.stalled("x", "NotAllowed")
     assert "spec.serving.args[0]" in message
     assert "spec.sizing" in message
     child = tiers.get("deployment", "x")
@@ -178,17 +191,6 @@ def test_a_right_that_was_taken_away(tiers: Tiers) -> None:
     tiers.ready("x", timeout=60)
 
 
-def test_a_missing_secret_in_the_kubelets_words(tiers: Tiers, failing: Cluster) -> None:
-    tiers.cluster.add_pool(
-        NodePool("replay-container-create-config-error", 1, extra_labels={"example.com/case": "secret"})
-    )
-    try:
-        tiers.apply("x", scheduling={"nodeSelector": {"example.com/case": "secret"}})
-        until(lambda: "hf-token" in tiers.explain("x"), lambda: tiers.explain("x"))
-    finally:
-        tiers.cluster.remove_node("replay-container-create-config-error-0")
-
-
 def test_a_stored_object_that_today_would_be_refused(tiers: Tiers) -> None:
     """An object from an older, looser schema: it gets a condition with the path, and the others are not disturbed."""
     crd = json.loads(tiers.cluster.kubectl("get", "crd", "modeltiers.modeltiers.dev", "-o", "json").stdout)
@@ -222,12 +224,10 @@ def test_a_stored_object_that_today_would_be_refused(tiers: Tiers) -> None:
 
 
 class Models(http.server.BaseHTTPRequestHandler):
-    """An OpenAI-compatible API as far as a tier looks at it."""
-
-    key = "Bearer sk-right"
+    """An OpenAI-compatible API as far as a tier looks at it; below /keyed it wants a key."""
 
     def do_GET(self) -> None:
-        if self.headers.get("Authorization") != self.key:
+        if self.path.startswith("/keyed"):
             self.send_response(401)
             self.end_headers()
             return
@@ -247,7 +247,7 @@ def api() -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Models)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://localhost:{server.server_port}/v1"
+    yield f"http://localhost:{server.server_port}"
     server.shutdown()
     server.server_close()
     thread.join()
@@ -258,10 +258,57 @@ def external(api: str, model: str = "frontier-1", **more: Any) -> dict[str, Any]
 
 
 def test_external_answers_and_asks_for_a_key(tiers: Tiers, api: str) -> None:
-    tiers.apply("frontier", external(api))
-    message = tiers.reasoned("frontier", "EndpointReachable", "True", "Answers")
-    assert "key" in message
-    assert tiers.condition("frontier", "Ready")["status"] != "True"
+    tiers.apply("frontier", external(f"{api}/keyed/v1"))
+    tiers.reasoned("frontier", "EndpointReachable", "True", "EndpointAnswers")
+    assert "spec.external.apiKeySecretRef" in tiers.condition("frontier", "CredentialsFound")["message"]
+    assert tiers.condition("frontier", "Ready")["status"] == "False"
+
+
+def grant(tiers: Tiers, secret: str) -> None:
+    """What a user does to have the key checked."""
+    kind = "rbac.authorization.k8s.io/v1"
+    rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret], "verbs": ["get"]}
+    tiers.create({"apiVersion": kind, "kind": "Role", "metadata": {"name": "look"}, "rules": [rule]})
+    account = {"kind": "ServiceAccount", "name": "modeltiers-operator", "namespace": "modeltiers-system"}
+    ref = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "look"}
+    binding = {"apiVersion": kind, "kind": "RoleBinding", "metadata": {"name": "look"}, "roleRef": ref}
+    tiers.create({**binding, "subjects": [account]})
+
+
+def keyed(tiers: Tiers, value: str) -> None:
+    """A Secret with a key."""
+    tiers.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "api"}, "stringData": {"key": value}})
+
+
+def test_external_key_that_the_operator_may_not_read(tiers: Tiers) -> None:
+    ref = {"name": "api", "key": "key"}
+    tiers.apply("frontier", external("https://localhost:1/v1", apiKeySecretRef=ref))
+    message = tiers.reasoned("frontier", "CredentialsFound", "Unknown", "CredentialsNotChecked")
+    assert "grant" in message
+
+
+def test_external_secret_that_is_missing_or_lacks_the_key(tiers: Tiers) -> None:
+    grant(tiers, "api")
+    tiers.apply("frontier", external("https://localhost:1/v1", apiKeySecretRef={"name": "api", "key": "key"}))
+    until(lambda: "no Secret api" in tiers.explain("frontier"), lambda: tiers.explain("frontier"))
+    keyed(tiers, "sk-canary-0123456789")
+    tiers.apply("frontier", external("https://localhost:1/v1", apiKeySecretRef={"name": "api", "key": "other"}))
+    until(lambda: "no key other" in tiers.explain("frontier"), lambda: tiers.explain("frontier"))
+    tiers.apply("frontier", external("https://localhost:1/v1", apiKeySecretRef={"name": "api", "key": "key"}))
+    tiers.reasoned("frontier", "CredentialsFound", "True", "CredentialsFound")
+    assert "sk-canary" not in tiers.kubectl("get", "mt,events", "-o", "yaml")
+
+
+def test_external_without_a_key_becomes_ready(tiers: Tiers, api: str) -> None:
+    tiers.apply("frontier", external(f"{api}/v1"))
+    status = tiers.ready("frontier")
+    assert (status["endpoint"], status["model"]) == (f"{api}/v1", "frontier-1")
+
+
+def test_external_model_that_is_not_listed(tiers: Tiers, api: str) -> None:
+    tiers.apply("frontier", external(f"{api}/v1", "frontier-2"))
+    message = tiers.reasoned("frontier", "ModelListed", "False", "ModelNotListed")
+    assert "frontier-1" in message
 
 
 def test_external_host_that_is_not_allowed(tiers: Tiers) -> None:

@@ -232,5 +232,5 @@ def test_the_operator_uses_only_what_it_declares(tiers: Tiers, installed: Cluste
     """Every request so far was allowed: the rights generated from the code suffice, under its own account."""
     tiers.apply("small")
     tiers.ready("small")
-    refused = {(r.verb, r.resource, r.subresource, r.namespace) for r in installed.requests(USER) if r.code == 403}
+    refused = {(r.verb, r.resource, r.subresource, r.namespace) for r in installed.requests(USER) if r.forbidden}
     assert {item for item in refused if item[1] != "secrets"} == set()

@@ -125,7 +125,7 @@ def test_hosts_match_whole_labels_only() -> None:
         "192.168.1.1",
         "0.0.0.0",  # noqa: S104 - an address to judge, not to bind
         "169.254.169.254",
-        "0.0.0.0",
+        "0.0.0.0",  # noqa: S104 - an address to judge, not to bind
         "::1",
         "fe80::1",
         "fd00::1",

@@ -65,3 +65,30 @@ def test_a_nodes_heartbeat_is_no_change() -> None:
     assert store.put_node(node(**{"nvidia.com/gpu": "4"}))
     store.nodes_changed()
     assert (store.take_nodes_changed(), store.take_nodes_changed()) == (True, False)
+
+
+def versioned(version: str, uid: str = "u1", **more: Any) -> dict[str, Any]:
+    one = body("small", **more)
+    one["metadata"] |= {"resourceVersion": version, "uid": uid}
+    return one
+
+
+def test_a_late_event_does_not_undo_what_a_write_answered() -> None:
+    store = Store()
+    store.put_child("Service", versioned("10", spec="new"))
+    store.put_child("Service", versioned("9", spec="old"))
+    found = store.child(("ns", "small"), "Service", "small")
+    assert found and found["spec"] == "new"
+    store.put_tier(versioned("10", spec="new"))
+    store.put_tier(versioned("9", spec="old"))
+    assert store.tiers["ns", "small"]["spec"] == "new"
+
+
+def test_the_end_of_an_earlier_object_does_not_drop_its_successor() -> None:
+    store = Store()
+    store.put_child("Service", versioned("10", uid="u2"))
+    store.drop_child("Service", versioned("11", uid="u1"))
+    assert store.child(("ns", "small"), "Service", "small")
+    store.put_tier(versioned("10", uid="u2"))
+    store.drop_tier(versioned("11", uid="u1"))
+    assert store.tiers

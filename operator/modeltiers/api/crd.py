@@ -1,6 +1,6 @@
 """The CustomResourceDefinitions: a registry of resources, each a model with its names, columns and subresources.
 
-It decides how kubectl shows a resource. It refuses to know what is inside one: the models say it and `schema` writes it.
+It decides how kubectl shows a resource. It refuses to know what is inside one: models say it, `schema` writes it.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class WeightQuantization(Model):
 class Architecture(Model):
     """The numbers of a model's config.json that sizing needs, for models that the bundled catalogue lacks."""
 
-    name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
     """Value of `architectures[0]` in config.json, for example LlamaForCausalLM."""
     hidden_size: Dim
     """`hidden_size`: width of the residual stream."""
@@ -244,7 +244,7 @@ class EnvVar(Model):
 
     name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Name of the variable. Names that would change what the operator owns are refused, see the documentation."""
-    value: str | None = Field(default=None, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")
+    value: str | None = Field(default=None, max_length=4096, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$")
     """Plain value. It is passed on as it is: `$(NAME)` is not replaced."""
     secret_key_ref: SecretKeyRef | None = None
     """Value from a Secret of this namespace."""

@@ -92,6 +92,8 @@ class SizingStatus(Model):
     """The terms, for the fullest accelerator; they add up to at most the budget."""
     candidates: list[Candidate] = Field(default=[], max_length=64, json_schema_extra=atomic())
     """The layouts tried, in order, and why each won or lost."""
+    notes: list[Text] = Field(default=[], max_length=8, json_schema_extra=atomic())
+    """What else to know about the plan: assumptions made, accelerators passed over."""
     model_facts: ShortText
     """Where the model's numbers came from."""
     accelerator_facts: ShortText

@@ -125,6 +125,7 @@ def _rules(whole: Schema) -> Iterator[str]:
 def _conditions(whole: Schema) -> Iterator[str]:
     items = whole["properties"]["status"]["properties"]["conditions"]["items"]["properties"]
     yield from ("## Conditions", "", items["type"]["description"], "")
+    yield from ("[Every reason and its way out](reasons.md)", "")
 
 
 def _columns(resource: Resource) -> Iterator[str]:

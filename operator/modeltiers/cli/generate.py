@@ -16,6 +16,7 @@ from modeltiers import names
 from modeltiers.api import reference
 from modeltiers.api.crd import RESOURCES, crd, to_yaml
 from modeltiers.api.settings import Settings
+from modeltiers.domain.conditions import reasons_page
 from modeltiers.kube.access import rbac_manifests
 
 
@@ -25,10 +26,11 @@ def crds() -> dict[Path, str]:
 
 
 def reference_pages() -> dict[Path, str]:
-    """A reference page for each resource, and one for the settings file."""
+    """A reference page for each resource, one for the reasons in conditions, and one for the settings file."""
     folder = Path("docs") / "reference"
     pages = {folder / f"{one.kind.lower()}.md": reference.resource_page(one) for one in RESOURCES}
-    return {**pages, folder / "settings.md": reference.settings_page(Settings, "Settings")}
+    settings = reference.settings_page(Settings, "Settings")
+    return {**pages, folder / "reasons.md": reasons_page(), folder / "settings.md": settings}
 
 
 def manifests() -> dict[Path, str]:

@@ -29,27 +29,31 @@ from modeltiers.kube.client import Api
 from modeltiers.kube.refs import KINDS, Ref
 
 TIMEOUT: Final = httpx.Timeout(10.0, connect=5.0)
+STEADY: Final = 60.0
+"""Seconds that what was seen is good for, when all is well."""
+UNSTEADY: Final = 10.0
+"""And when it is not."""
 LARGEST_ANSWER: Final = 4 * 1024 * 1024
 
 
 @dataclass(eq=False)
 class ExternalProbe:
-    """Looks at external APIs, each at most once a period."""
+    """Looks at external APIs, and keeps what it saw for a while."""
 
     api: Api
-    period: float = 60.0
     tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
     _seen: dict[tuple[str, External], tuple[float, ExternalFacts]] = field(default_factory=dict)
 
     async def look(self, namespace: str, external: External, hosts: Sequence[ExternalHost]) -> ExternalFacts:
-        """What is known of this API now; at most one period old."""
-        key = (namespace, external)
+        """What is known of this API, looked up if that was too long ago."""
+        key, now = (namespace, external), time.monotonic()
         known = self._seen.get(key)
-        if known and time.monotonic() - known[0] < self.period * 0.9:
+        if known and now < known[0]:
             return known[1]
         facts = await self._look(namespace, external, hosts)
-        self._seen = {k: v for k, v in self._seen.items() if time.monotonic() - v[0] < 10 * self.period}
-        self._seen[key] = (time.monotonic(), facts)
+        self._seen = {old: kept for old, kept in self._seen.items() if now - kept[0] < STEADY}
+        # A little less than the time after which we are asked again.
+        self._seen[key] = (now + 0.9 * good_for(facts), facts)
         return facts
 
     async def _look(self, namespace: str, external: External, hosts: Sequence[ExternalHost]) -> ExternalFacts:
@@ -63,7 +67,7 @@ class ExternalProbe:
             text = (
                 f"spec.external.baseUrl: {endpoint.host} is not allowed; an administrator can add it to externalHosts"
             )
-            return ExternalFacts(reachable=False, reachable_message=text)
+            return ExternalFacts(reachable=False, reachable_message=text, reachable_reason="HostNotAllowed")
         found, why, key = await self._key(namespace, external.api_key_secret_ref)
         try:
             address = await _resolve(endpoint, entry)
@@ -119,6 +123,11 @@ class ExternalProbe:
             raise _Unreachable(f"{type(fault).__name__}: {fault}") from None
 
 
+def good_for(facts: ExternalFacts) -> float:
+    """Seconds after which to look again."""
+    return STEADY if facts.credentials and facts.reachable and facts.listed else UNSTEADY
+
+
 class _Unreachable(Exception):
     """The API did not answer; the text says why."""
 
@@ -145,14 +154,8 @@ def _names_in(answer: httpx.Response) -> list[str] | None:
 
 
 def _facts(external: External, found: bool | None, why: str, status: int, listed: list[str] | None) -> ExternalFacts:
-    if status in (401, 403) and found is not True:
-        text = "it answers and asks for a key"
-        return ExternalFacts(found, why, True, text, None, "the list of models needs the key")
     if status in (401, 403):
-        text = f"it answers {status}: it does not accept the key; check the Secret and the account"
-        return ExternalFacts(
-            False, text, True, f"it answers {status}", None, "the list of models needs a key it accepts"
-        )
+        return _keyed(external, found, why, status)
     if status >= 500 or status == 429:
         return ExternalFacts(found, why, None, f"it answers {status}; looking again shortly", None, "not known yet")
     if status != 200 or listed is None:
@@ -166,3 +169,16 @@ def _facts(external: External, found: bool | None, why: str, status: int, listed
             found, why, True, "it answers", False, f"{external.model} is not listed; listed are: {some}"
         )
     return ExternalFacts(found, why, True, "it answers", True, f"{external.model} is listed")
+
+
+def _keyed(external: External, found: bool | None, why: str, status: int) -> ExternalFacts:
+    """The API answers and wants a key, or another one."""
+    answers, unlisted = f"it answers {status}", "the list of models needs a key that is accepted"
+    if external.api_key_secret_ref is None:
+        return ExternalFacts(
+            False, "the API asks for a key: set spec.external.apiKeySecretRef", True, answers, None, unlisted
+        )
+    if found is not True:
+        return ExternalFacts(found, why, True, answers, None, unlisted)
+    text = f"the API answers {status}: it does not accept the key; check the Secret and the account"
+    return ExternalFacts(False, text, True, answers, None, unlisted, credentials_reason="KeyRejected")

@@ -17,9 +17,10 @@ from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.parse import Fault, parse
 from modeltiers.api.settings import Settings
 from modeltiers.controllers import metrics
-from modeltiers.controllers.external import ExternalProbe
+from modeltiers.controllers.external import ExternalProbe, good_for
 from modeltiers.controllers.store import Body, Key, Store
 from modeltiers.controllers.workqueue import RetryAfter
+from modeltiers.domain import conditions
 from modeltiers.domain import modeltier as decisions
 from modeltiers.domain import record as records
 from modeltiers.domain.asks import size, sizing_status
@@ -46,6 +47,8 @@ KIND: Final = "ModelTier"
 # An apply with this resourceVersion creates or fails: no object that exists has it any more (docs/adr/0003).
 CREATE_ONLY: Final = "1"
 CLAIM_RECHECK: Final = 60.0
+# Reasons that only say how far a tier is.
+_STEPS: Final = frozenset(item.name for item in conditions.REASONS if item.condition == conditions.RECONCILING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,8 @@ class TierReconciler:
         assert spec.external is not None
         seen = await self.external.look(key[0], spec.external, self.settings.external_hosts)
         facts = TierFacts(**self._base(key, body), external=seen)
-        wait = await self._report(key, body, spec, facts)
-        return min(wait or self.external.period, self.external.period)
+        await self._report(key, body, spec, facts)
+        return good_for(seen)
 
     async def _serve_model(self, key: Key, body: Body, spec: ModelTierSpec) -> float | None:
         claims = await self._claims(key[0], spec)
@@ -256,6 +259,7 @@ class TierReconciler:
             product=_product_of(record)[1] if record else "",
             free=free,
             update_available=resolved.newer,
+            rollout=record.rollout.why if record else "",
             unschedulable_deadline_seconds=self.settings.limits.unschedulable_deadline_seconds,
             startup_seconds=record.startup_seconds if record else 0,
         )
@@ -285,13 +289,14 @@ class TierReconciler:
             raise RetryAfter(f"status: {fault}") from fault
 
     def _tell(self, body: Body, previous: Sequence[Mapping[str, Any]], verdict: Verdict) -> None:
-        was = {item.get("type"): (item.get("status"), item.get("reason")) for item in previous}
-        for item in verdict.conditions:
-            if item["type"] in ("Ready", "Stalled") and was.get(item["type"]) != (item["status"], item["reason"]):
-                if item["type"] == "Stalled" and item["status"] != "True":
-                    continue
-                level = "Warning" if item["type"] == "Stalled" or item["status"] == "False" else "Normal"
-                self.events.record(body, level, item["reason"], item["message"])
+        """An event for what a person would want to hear of: ready, or a cause; not every step on the way."""
+        was = conditions.by_type(previous).get(conditions.READY, {})
+        ready = conditions.by_type(verdict.conditions)[conditions.READY]
+        same = (was.get("status"), was.get("reason")) == (ready["status"], ready["reason"])
+        if same or ready["reason"] in _STEPS:
+            return
+        level = "Warning" if ready["status"] == "False" else "Normal"
+        self.events.record(body, level, ready["reason"], ready["message"])
 
 
 def _owned(body: Mapping[str, Any], uid: str) -> bool:
@@ -316,9 +321,10 @@ def _product_of(record: Record) -> tuple[str, str]:
 
 def _sized_words(record: Record) -> str:
     plan = record.sizing
+    notes = "".join(f"; {note}" for note in plan.get("notes", ()))
     return (
         f"{plan['gpusPerReplica']} x {plan['product']} per replica, tensor parallel {plan['tensorParallel']}, "
-        f"pipeline parallel {plan['pipelineParallel']}, context {plan['maxModelLen']} tokens"
+        f"pipeline parallel {plan['pipelineParallel']}, context {plan['maxModelLen']} tokens{notes}"
     )
 
 

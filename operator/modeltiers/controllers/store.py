@@ -32,28 +32,33 @@ class Store:
     def put_tier(self, body: Body) -> Key:
         """Remember a tier."""
         key = key_of(body)
-        self.tiers[key] = trimmed(body, keep_status=True)
+        if not _outdated(body, self.tiers.get(key)):
+            self.tiers[key] = trimmed(body, keep_status=True)
         return key
 
     def drop_tier(self, body: Body) -> Key:
         """Forget a tier."""
         key = key_of(body)
-        self.tiers.pop(key, None)
+        if _same(body, self.tiers.get(key)):
+            self.tiers.pop(key, None)
         return key
 
     def put_child(self, kind: str, body: Body) -> Key | None:
         """Remember a child; returns the tier it belongs to by its label."""
         key = tier_of(body)
         if key:
-            metadata = body["metadata"]
-            self.children.setdefault(key, {})[kind, metadata["name"]] = trimmed(body, keep_status=kind == "Deployment")
+            children = self.children.setdefault(key, {})
+            item = (kind, body["metadata"]["name"])
+            if not _outdated(body, children.get(item)):
+                children[item] = trimmed(body, keep_status=kind == "Deployment")
         return key
 
     def drop_child(self, kind: str, body: Body) -> Key | None:
         """Forget a child."""
         key = tier_of(body)
-        if key:
-            _discard(self.children, key, (kind, body["metadata"]["name"]))
+        name = body["metadata"]["name"]
+        if key and _same(body, self.child(key, kind, name)):
+            _discard(self.children, key, (kind, name))
         return key
 
     def put_pod(self, body: Body) -> Key | None:
@@ -143,6 +148,22 @@ def trimmed(body: Body, *, keep_status: bool) -> Body:
     metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
     kept = {name: value for name, value in body.items() if name != "status" or keep_status}
     return {**kept, "metadata": metadata}
+
+
+def _same(body: Body, known: Body | None) -> bool:
+    """Whether this is the very object that is remembered, and not one of its name that came before."""
+    return known is not None and body["metadata"].get("uid") == known["metadata"].get("uid")
+
+
+def _outdated(body: Body, known: Body | None) -> bool:
+    """Whether the object is remembered from a later moment: our own writes answer before the watch tells of them.
+
+    Resource versions are numbers that grow; Kubernetes promises so since 1.35, and etcd has always made them so.
+    """
+    if known is None or not _same(body, known):
+        return False
+    new, old = (str(item["metadata"].get("resourceVersion", "")) for item in (body, known))
+    return new.isdigit() and old.isdigit() and int(new) < int(old)
 
 
 def _discard(shelf: dict[Key, dict[Any, Any]], key: Key, item: Any) -> None:

@@ -22,6 +22,7 @@ from modeltiers.domain.views import NodeView
 
 _FACTS: Final = 256
 _WHY: Final = 1024
+_NOTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,7 @@ def sizing_status(plan: Plan, input_hash: str, free_gpus: int | None = None) -> 
         "kvTokens": plan.kv_tokens,
         "terms": terms_status(plan),
         "candidates": candidates_status(plan.candidates),
+        **({"notes": [_clip(note, _WHY) for note in plan.notes[:_NOTES]]} if plan.notes else {}),
         "modelFacts": _clip(plan.model_facts, _FACTS),
         "acceleratorFacts": _clip(plan.device.facts, _FACTS),
         "freeGpus": "unknown" if free_gpus is None else str(free_gpus),

@@ -197,7 +197,8 @@ def find(scene: Scene, checks: Sequence[Check]) -> Cause | None:
 
 def told(where: str, what: str, said: str, way_out: str) -> str:
     """One message: where, what is wrong, who said so in which words, and what to do."""
-    words = f': "{said}"' if said else ""
+    # Typographic quotes, since the words of others are full of plain ones.
+    words = f": “{said.rstrip('.')}”" if said else ""
     return f"{where}: {what}{words}. {way_out[:1].upper()}{way_out[1:]}"
 
 
@@ -223,7 +224,7 @@ def no_layout_fits(scene: Scene) -> Cause | None:
     if scene.facts.no_fit is None:
         return None
     reason, message = scene.facts.no_fit
-    known = any(item.name == reason and item.condition == conditions.SIZED for item in REASONS)
+    known = any(item.name == reason and item.condition in (conditions.SIZED, conditions.ACCEPTED) for item in REASONS)
     return Cause(reason if known else "FitsNoAccelerator", message, FAILING)
 
 
@@ -234,12 +235,12 @@ def write_failed(scene: Scene) -> Cause | None:
         return None
     where = f"{error.kind} {scene.facts.namespace}/{error.name}"
     if error.reason == "NameConflict":
-        way_out = f"delete or rename the {error.kind} that is there, or give the tier another name"
-        return Cause(
-            "NameConflict",
-            told(where, "the name is taken by an object of somebody else", quote(error.message), way_out),
-            FAILING,
+        # The fault's own words say whose it is and what to do.
+        what = (
+            quote(error.message, 512)
+            or "it belongs to somebody else; delete or rename it, or give the tier another name"
         )
+        return Cause("NameConflict", f"{where}: the name is taken: {what}", FAILING)
     return _refused_by_server(where, error.message, _word_of(error))
 
 

@@ -139,7 +139,9 @@ _SIZED_REASONS: Final = (
         "The model fits none of the accelerators; the message has the terms.",
         "Add larger accelerators or more of them, lower spec.model.maxModelLen, or quantise.",
     ),
-    Reason("ContextTooLong", SIZED, "maxModelLen is more than the model supports.", "Lower spec.model.maxModelLen."),
+    Reason(
+        "ContextTooLong", SIZED, "The context length is more than the model supports.", "Lower spec.model.maxModelLen."
+    ),
     Reason(
         "IllegalLayout",
         SIZED,
@@ -162,7 +164,7 @@ _SIZED_REASONS: Final = (
     Reason(
         "ImplausibleWeights",
         SIZED,
-        "weightBytes and the shapes contradict each other.",
+        "The given weight bytes and the shapes contradict each other.",
         "Correct spec.model.architecture.",
     ),
     Reason("QuantizationConflict", SIZED, "Two quantisations were asked for.", "Set spec.model.quantization to Auto."),

@@ -65,9 +65,9 @@ def judge(facts: TierFacts, previous: Sequence[Mapping[str, Any]], now: datetime
 def _summary(outcome: _Outcome) -> list[Observation]:
     told = f"{outcome.message} {outcome.served}".strip()
     settled = "Stalled" if outcome.stalled else "Settled"
-    idle = "nothing more is tried until something changes" if outcome.stalled else "nothing is left to do"
+    idle = "see the condition Stalled" if outcome.stalled else "nothing is left to do"
     if outcome.ready == "Unknown":
-        idle = "waits for what Ready says"
+        idle = "see the condition Ready"
     return [
         Observation(conditions.READY, outcome.ready, outcome.reason, told),
         Observation(conditions.RECONCILING, "True", outcome.reason, told)
@@ -115,7 +115,8 @@ def _outcome(scene: Scene) -> _Outcome:
     cause = causes.find(scene, causes.BEFORE)
     if cause and cause.severity is Severity.WAITING and scene.stalled_by():
         # A write that failed for a moment does not lift what stalls the tier.
-        cause = causes.find(scene, causes.PODS) or cause
+        found = causes.find(scene, causes.PODS)
+        cause = found if found and found.severity is Severity.FAILING else cause
     if cause is None and _settled(facts):
         return _serving(facts)
     cause = cause or causes.find(scene, causes.PODS)
@@ -175,6 +176,8 @@ def _meanwhile(scene: Scene) -> str:
 
 def _counted(facts: TierFacts) -> str:
     ready = facts.deployment.ready_replicas if facts.deployment else 0
+    if ready > facts.wanted_replicas:
+        return f"{ready} pods ready, {facts.wanted_replicas} wanted"
     return f"{ready} of {facts.wanted_replicas} pod{'s' if facts.wanted_replicas != 1 else ''} ready"
 
 

@@ -197,6 +197,9 @@ def classify(code: int, body: Mapping[str, Any] | None) -> type[ApiFault]:
     if code == 422 and _another_uid(status):
         # The object was deleted and made anew since it was read: a matter of time, not of what we sent.
         return Conflict
+    if code == 500 and message.startswith("failed to create typed patch object"):
+        # What server-side apply says of a field that the server's schema lacks or has of another type.
+        return Rejected
     return _BY_CODE.get(code, Transient)
 
 

@@ -1,15 +1,17 @@
 """Sessions with the API server: where it is, whom to trust, who we are. The official client reads the configuration.
 
 Its ApiClient is not used on the wire: it copies every object it sends and builds model classes from every answer,
-and we speak plain dicts (docs/adr/0004). Credentials are asked for at every request, so a rotated token needs no
-restart.
+and we speak plain dicts (docs/adr/0004). Credentials are asked for at every request and read anew when
+they are refused, so a rotated token needs no restart.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +21,8 @@ from kubernetes.aio.client import Configuration
 
 USER_AGENT: Final = "modeltiers-operator"
 ANSWERED_LATELY: Final = 60.0
+REREAD_EVERY: Final = 5.0
+"""Credentials that stay refused are read again no more often than this; it may start a program each time."""
 
 
 class BadConnection(Exception):
@@ -28,8 +32,11 @@ class BadConnection(Exception):
 class Connection:
     """The way to one API server, shared by everything that talks to it."""
 
-    def __init__(self, configuration: Any) -> None:
+    def __init__(self, configuration: Any, reread: Callable[[Any], Awaitable[None]]) -> None:
         self._configuration = configuration
+        self._reread = reread
+        self._reread_at = 0.0
+        self._rereading = asyncio.Lock()
         self.server: str = configuration.host.rstrip("/")
         self._trust = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
         if configuration.cert_file:
@@ -59,11 +66,39 @@ class Connection:
     async def _authorize(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        settings = await self._configuration.auth_settings()
-        token = settings.get("BearerToken")
-        if token and token["value"]:
-            request.headers["Authorization"] = token["value"]
+        if self._configuration.tls_server_name:
+            request.server_hostname = self._configuration.tls_server_name
+        token = await self._token()
+        if token is None:
+            return await handler(request)
+        request.headers["Authorization"] = token
+        response = await handler(request)
+        if response.status != 401:
+            return response
+        fresh = await self._fresh_token(token)
+        if fresh is None or fresh == token:
+            return response
+        response.release()
+        request.headers["Authorization"] = fresh
         return await handler(request)
+
+    async def _token(self) -> str | None:
+        settings = await self._configuration.auth_settings()
+        value: str | None = settings.get("BearerToken", {}).get("value")
+        return value or None
+
+    async def _fresh_token(self, refused: str) -> str | None:
+        """The token after it was refused: many requests are refused at once, and one of them reads it again."""
+        async with self._rereading:
+            current = await self._token()
+            if current != refused or time.monotonic() - self._reread_at < REREAD_EVERY:
+                return current
+            self._reread_at = time.monotonic()
+            try:
+                await self._reread(self._configuration)
+            except (config.ConfigException, OSError):
+                return current  # half-written or gone for a moment; the refusal stands, and the caller tries again
+            return await self._token()
 
     def answered(self) -> None:
         """Note that the server has just answered something."""
@@ -81,16 +116,18 @@ class Connection:
 
 async def connect(kubeconfig: Path | None = None) -> Connection:
     """Connect by this kubeconfig, else as the pod's ServiceAccount. A kubeconfig that nobody named is not used."""
+    if kubeconfig is None and not os.environ.get("KUBERNETES_SERVICE_HOST"):
+        raise BadConnection("not in a pod and no kubeconfig named: set MODELTIERS_KUBECONFIG to a kubeconfig file")
+
+    async def read(into: Any) -> None:
+        if kubeconfig:
+            await config.load_kube_config(config_file=str(kubeconfig), client_configuration=into, persist_config=False)
+        else:
+            config.load_incluster_config(client_configuration=into)
+
     configuration = Configuration()
     try:
-        if kubeconfig:
-            await config.load_kube_config(
-                config_file=str(kubeconfig), client_configuration=configuration, persist_config=False
-            )
-        elif os.environ.get("KUBERNETES_SERVICE_HOST"):
-            config.load_incluster_config(client_configuration=configuration)
-        else:
-            raise BadConnection("not in a pod and no kubeconfig named: set MODELTIERS_KUBECONFIG to a kubeconfig file")
+        await read(configuration)
     except (config.ConfigException, OSError) as fault:
         raise BadConnection(f"cannot connect: {fault}") from None
-    return Connection(configuration)
+    return Connection(configuration, read)

@@ -1,0 +1,171 @@
+"""Ask the API server about many objects at once: what it accepts, and in which words it refuses.
+
+Direct HTTPS with the administrator's certificate, since starting kubectl once takes longer than a hundred of these
+questions. It knows nothing of what the objects mean.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import http.client
+import json
+import ssl
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+Body = dict[str, Any]
+FIELD_MANAGER = "admission-test"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the API server said: the status code, its words, and the object as it would be stored."""
+
+    code: int
+    body: Body
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the object may be stored."""
+        return self.code in (200, 201)
+
+    @property
+    def message(self) -> str:
+        """The refusal in words; empty when accepted."""
+        return "" if self.accepted else str(self.body.get("message", ""))
+
+    @property
+    def causes(self) -> list[str]:
+        """Each single reason of the refusal, with its field."""
+        found = (self.body.get("details") or {}).get("causes") or []
+        return [f"{cause.get('field')}: {cause.get('message')}" for cause in found]
+
+
+class ApiServer:
+    """The API server behind a kubeconfig, asked by a few threads with a connection each."""
+
+    def __init__(self, kubeconfig: Path, scratch: Path) -> None:
+        view = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
+        cluster, user = view["clusters"][0]["cluster"], view["users"][0]["user"]
+        self.address = urlsplit(cluster["server"])
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        self._trust = ssl.create_default_context(cadata=authority)
+        client = scratch / "client.pem"
+        client.touch(mode=0o600)
+        client.write_bytes(
+            base64.b64decode(user["client-key-data"]) + b"\n" + base64.b64decode(user["client-certificate-data"])
+        )
+        self._trust.load_cert_chain(client)
+        self._local = threading.local()
+        self._wires: list[http.client.HTTPSConnection] = []
+        self._pool = ThreadPoolExecutor(4)
+
+    def __enter__(self) -> ApiServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        for wire in self._wires:
+            wire.close()
+
+    def _wire(self) -> http.client.HTTPSConnection:
+        """This thread's connection; http.client opens a closed one again by itself."""
+        if not hasattr(self._local, "wire"):
+            self._local.wire = http.client.HTTPSConnection(self.address.netloc, timeout=30, context=self._trust)
+            self._wires.append(self._local.wire)
+        wire: http.client.HTTPSConnection = self._local.wire
+        return wire
+
+    def ask(self, method: str, path: str, body: Any = None, content: str = "application/json") -> Answer:
+        """One request."""
+        sent = None if body is None else json.dumps(body).encode()
+        wire = self._wire()
+        try:
+            wire.request(method, path, sent, {"Content-Type": content} if sent else {})
+            response = wire.getresponse()
+            answered = response.read()
+        except (OSError, http.client.HTTPException):
+            wire.close()
+            raise
+        return Answer(response.status, json.loads(answered))
+
+    def apply(self, body: Body, namespace: str, *, dry: bool = True, strict: bool = True) -> Answer:
+        """Server-side apply one object, by default without storing it."""
+        options = [f"fieldManager={FIELD_MANAGER}", "force=true", f"fieldValidation={'Strict' if strict else 'Ignore'}"]
+        options += ["dryRun=All"] if dry else []
+        path = f"{collection(body, namespace)}/{body['metadata']['name']}?{'&'.join(options)}"
+        return self.ask("PATCH", path, body, "application/apply-patch+yaml")
+
+    def create(self, body: Body, namespace: str, *, dry: bool = True) -> Answer:
+        """Create one object, by default without storing it."""
+        return self.ask("POST", collection(body, namespace) + ("?dryRun=All" if dry else ""), body)
+
+    def create_all(self, bodies: Iterable[Body], namespace: str) -> list[Answer]:
+        """Ask whether each may be created."""
+        return list(self._pool.map(lambda body: self.create(body, namespace), bodies))
+
+
+def collection(body: Body, namespace: str) -> str:
+    """The path of an object's siblings."""
+    return f"/apis/{body['apiVersion']}/namespaces/{namespace}/{body['kind'].lower()}s"
+
+
+def patched(base: Any, patch: Any) -> Any:
+    """A JSON merge patch (RFC 7386) applied to a copy."""
+    if not isinstance(patch, Mapping):
+        return copy.deepcopy(patch)
+    result = copy.deepcopy(base) if isinstance(base, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = patched(result.get(key), value)
+    return result
+
+
+def steps(path: str) -> list[str]:
+    """`spec.env[].name` as spec, env, [], name."""
+    return path.replace("[]", ".[]").split(".")
+
+
+def find(body: Any, path: list[str], taken: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Every concrete place of a schema path in an object."""
+    if not path:
+        yield taken
+        return
+    step, rest = path[0], path[1:]
+    if step == "[]":
+        for index, item in enumerate(body):
+            yield from find(item, rest, (*taken, index))
+    elif step == "*":
+        for key, item in body.items():
+            yield from find(item, rest, (*taken, key))
+    elif isinstance(body, dict) and step in body:
+        yield from find(body[step], rest, (*taken, step))
+
+
+def at(body: Any, place: Iterable[str | int]) -> Any:
+    """The value at a place."""
+    for step in place:
+        body = body[step]
+    return body
+
+
+def with_value(body: Body, place: tuple[str | int, ...], value: Any) -> Body:
+    """A copy with another value at a place."""
+    changed = copy.deepcopy(body)
+    at(changed, place[:-1])[place[-1]] = value
+    return changed
+
+
+def shown(place: Iterable[str | int]) -> str:
+    """A place as the API server writes it."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).removeprefix(".")
