@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONPATH := operator:.
 
-.PHONY: help setup tools demo test check lint unit cluster-test bench e2e fuzz soak generate golden lock clean
+.PHONY: help setup tools demo test check lint unit cluster-test bench e2e fuzz generate golden lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,9 +30,9 @@ tools: setup ## etcd, Kubernetes and kwok, built from pinned Go modules (minutes
 demo: setup ## a real control plane, the operator and a ladder of two tiers; KEEP=1 leaves it running, CONTEXT=name uses your cluster
 	@$(BIN)/python -m e2e.demo $(if $(KEEP),--keep) $(if $(CONTEXT),--context $(CONTEXT))
 
-test: check ## all checks and tests of a change: about 3 minutes warm
+test: check ## all checks and tests of a change; what CI runs
 
-check: setup lint unit cluster-test ## what must hold before a commit
+check: lint unit cluster-test ## what must hold before a commit: under ten minutes once the tools are built
 
 lint: setup ## generated files, formatting, types, floors
 	@echo "lint: generated files match the code" && $(BIN)/modeltiers generate --check
@@ -41,16 +41,19 @@ lint: setup ## generated files, formatting, types, floors
 	@echo "lint: floors" && $(BIN)/lint-imports --no-timing > .import-linter.log || { cat .import-linter.log; exit 1; }
 
 unit: setup ## pure tests, under a minute
-	@$(BIN)/python -m pytest tests/unit -q
+	@$(BIN)/python -m pytest tests/unit -q -m "not slow"
 
 cluster-test: setup tools ## tests on a real control plane
-	@$(BIN)/python -m pytest tests/cluster -q
+	@$(BIN)/python -m pytest tests/cluster -q -m "not slow"
 
 bench: setup tools ## ratios against a bare client on the same API server
 	@$(BIN)/python -m e2e.bench
 
 e2e: setup tools ## the slow and real tests
-	@$(BIN)/python -m pytest e2e tests -q -m slow
+	@$(BIN)/python -m pytest tests -q -m slow
+
+fuzz: setup ## the property tests with many more examples
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/unit -q -k "any or property or properties or transition"
 
 generate: setup ## CRDs, manifests and reference pages from the code
 	@$(BIN)/modeltiers generate

@@ -171,7 +171,12 @@ class OperatorProcess:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it if it still runs: politely, then not."""
         if self._process and self._process.poll() is None:
+            self.signal(signal.SIGCONT)  # a sleeper does not hear the rest
             with contextlib.suppress(HarnessError):
                 self.stop()
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+from hypothesis import settings
+
+# `make fuzz` looks for longer; the usual run is short and the same every time.
+settings.register_profile("usual", deadline=None, derandomize=True)
+settings.register_profile("fuzz", deadline=None, max_examples=5000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
 
 pytest_plugins = ["e2e.cluster.pytest_plugin"]
 

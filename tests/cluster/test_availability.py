@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import Cluster
+from e2e.cluster import Cluster, NodePool
 from e2e.operator_process import USER, OperatorProcess, install
 from tests.cluster.conftest import SETTINGS
 from tests.cluster.kit import SPEC, Tiers, until
@@ -20,8 +21,6 @@ from tests.cluster.kit import SPEC, Tiers, until
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane of this module's own: operators start and end here, and components die."""
-    from e2e.cluster import NodePool
-
     with Cluster(tmp_path_factory.mktemp("own"), name="own", tied=True, pools=(NodePool("h100", 30),)) as cluster:
         install(cluster)
         yield cluster
@@ -73,17 +72,18 @@ def test_a_restart_with_200_ready_tiers_writes_nothing(own: Cluster, place: Tier
 
 
 def test_killed_and_restarted_it_goes_on(own: Cluster, place: Tiers, home: Path) -> None:
-    first = replica(own, home).start()
-    place.apply("a")
-    place.ready("a")
-    first.kill()
+    with replica(own, home) as first:
+        place.apply("a")
+        place.ready("a", timeout=60)
+        first.kill()
     place.apply("b")
     place.kubectl("delete", "mt/a", "--wait=true")  # no finalizer holds it while the operator is away
     with replica(own, home, 1):
-        place.ready("b", timeout=40)
-        assert place.get("deployment", "a") is None
+        place.ready("b", timeout=60)
+    until(lambda: place.get("deployment", "a") is None, "the garbage collector at work", timeout=60)
 
 
+@pytest.mark.slow
 def test_a_namespace_deletes_while_the_operator_is_down(own: Cluster, home: Path) -> None:
     place = Tiers(own, own.create_namespace(f"away-{time.monotonic_ns()}"))
     with replica(own, home):
@@ -93,9 +93,8 @@ def test_a_namespace_deletes_while_the_operator_is_down(own: Cluster, home: Path
 
 
 def test_one_of_two_leads_and_the_other_takes_over(own: Cluster, place: Tiers, home: Path) -> None:
-    first = replica(own, home).start()
-    until(lambda: first.metric("modeltiers_leading") == 1, "the first leads")
-    with replica(own, home, 1) as second:
+    with replica(own, home) as first, replica(own, home, 1) as second:
+        until(lambda: first.metric("modeltiers_leading") == 1, "the first leads")
         time.sleep(3)
         assert second.metric("modeltiers_leading") == 0
         assert second.get("/readyz")[0] == 200  # a standby has the whole picture
@@ -109,9 +108,8 @@ def test_one_of_two_leads_and_the_other_takes_over(own: Cluster, place: Tiers, h
 
 
 def test_a_clean_stop_hands_over_at_once(own: Cluster, place: Tiers, home: Path) -> None:
-    first = replica(own, home).start()
-    until(lambda: first.metric("modeltiers_leading") == 1, "the first leads", timeout=30)
-    with replica(own, home, 1) as second:
+    with replica(own, home) as first, replica(own, home, 1) as second:
+        until(lambda: first.metric("modeltiers_leading") == 1, "the first leads", timeout=30)
         seconds = first.stop()
         assert first.process.returncode == 0, first.tail()
         assert seconds <= 10
@@ -120,11 +118,11 @@ def test_a_clean_stop_hands_over_at_once(own: Cluster, place: Tiers, home: Path)
         print(f"SIGTERM took {seconds:.1f} s, handover {time.monotonic() - began:.1f} s")
 
 
+@pytest.mark.slow
 def test_a_leader_that_was_asleep_writes_nothing_after_it_wakes(own: Cluster, place: Tiers, home: Path) -> None:
-    first = replica(own, home).start()
-    until(lambda: first.metric("modeltiers_leading") == 1, "the first leads", timeout=30)
-    first.signal(signal.SIGSTOP)
-    try:
+    with replica(own, home) as first:
+        until(lambda: first.metric("modeltiers_leading") == 1, "the first leads", timeout=30)
+        first.signal(signal.SIGSTOP)
         with replica(own, home, 1) as second:
             until(lambda: second.metric("modeltiers_leading") == 1, "the second leads", timeout=30)
             place.apply("a")
@@ -137,11 +135,9 @@ def test_a_leader_that_was_asleep_writes_nothing_after_it_wakes(own: Cluster, pl
             # It may lead again only after it has seen the lease as it is now; until then, not one write.
             if first.metric("modeltiers_leading") == 0:
                 assert writes(own) == before
-    finally:
-        first.signal(signal.SIGCONT)
-        first.kill()
 
 
+@pytest.mark.slow
 def test_the_api_server_is_away_and_comes_back(own: Cluster, place: Tiers, home: Path) -> None:
     with replica(own, home) as operator:
         place.apply("a")
@@ -157,15 +153,14 @@ def test_the_api_server_is_away_and_comes_back(own: Cluster, place: Tiers, home:
         print(f"converged {time.monotonic() - began:.1f} s after the API server came back")
 
 
+@pytest.mark.slow
 def test_without_the_crd_it_waits_and_says_so(own: Cluster, home: Path) -> None:
     own.kubectl("delete", "crd", "modeltiers.modeltiers.dev")
-    operator = replica(own, home).start(wait=False)
-    try:
+    operator = replica(own, home)
+    with contextlib.closing(operator.start(wait=False)):
         until(lambda: "ModelTier resource is not served" in operator.get("/readyz")[1], "readyz tells", timeout=20)
         install(own)
         operator.wait_ready()
-    finally:
-        operator.kill()
 
 
 def test_with_roles_only_everything_still_works(own: Cluster, home: Path) -> None:

@@ -131,22 +131,25 @@ def test_a_leader_that_was_frozen_writes_nothing(candidates: tuple[Candidate, Ca
     one.start(QUICK).led_after(0)
     other.start(QUICK)
     for _ in range(4):
-        until(lambda one=one: one.last() == "leads" and one.writes() > 20, "the leader writes")
-        frozen = time.monotonic()
-        one.process.send_signal(signal.SIGSTOP)
-        other.led_after(frozen)
-        before = one.writes()
-        one.process.send_signal(signal.SIGCONT)
-        until(lambda one=one: one.last() == "lost", "it finds out")
-        at_wake = other.writes()
-        until(lambda other=other, base=at_wake: other.writes() > base + 20, "the new leader writes")
-        assert one.writes() == before
+        freeze_and_wake(one, other)
         one, other = other, one
 
 
-def test_an_outage_costs_leadership_and_no_process(
-    cluster: Cluster, candidates: tuple[Candidate, Candidate]
-) -> None:
+def freeze_and_wake(leader: Candidate, standby: Candidate) -> None:
+    """Freeze the leader until the other leads, wake it, and watch both."""
+    until(lambda: leader.last() == "leads" and leader.writes() > 20, "the leader writes")
+    frozen = time.monotonic()
+    leader.process.send_signal(signal.SIGSTOP)
+    standby.led_after(frozen)
+    before = leader.writes()
+    leader.process.send_signal(signal.SIGCONT)
+    until(lambda: leader.last() == "lost", "it finds out")
+    at_wake = standby.writes()
+    until(lambda: standby.writes() > at_wake + 20, "the new leader writes")
+    assert leader.writes() == before
+
+
+def test_an_outage_costs_leadership_and_no_process(cluster: Cluster, candidates: tuple[Candidate, Candidate]) -> None:
     """A leader that cannot renew stops writing by itself and leads again when the API server is back."""
     first, _ = candidates
     first.start(QUICK).led_after(0)

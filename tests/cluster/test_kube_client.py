@@ -89,9 +89,9 @@ async def test_guards_of_an_apply(api: Api, namespace: str) -> None:
     made = await api.apply(deployment(namespace, resourceVersion="1"))
     await api.apply(deployment(namespace, uid=made["metadata"]["uid"]))
     other = "11111111-1111-1111-1111-111111111111"
-    for guard in ({"resourceVersion": "1"}, {"uid": other}):
+    for guarded in (deployment(namespace, resourceVersion="1"), deployment(namespace, uid=other)):
         with pytest.raises(errors.Conflict):
-            await api.apply(deployment(namespace, **guard))
+            await api.apply(guarded)
     with pytest.raises(errors.Conflict):
         await api.apply(deployment(namespace, "absent", uid=other))
 

@@ -81,7 +81,8 @@ def test_a_late_event_does_not_undo_what_a_write_answered() -> None:
     assert found and found["spec"] == "new"
     store.put_tier(versioned("10", spec="new"))
     store.put_tier(versioned("9", spec="old"))
-    assert store.tiers["ns", "small"]["spec"] == "new"
+    tier = store.tier(("ns", "small"))
+    assert tier and tier["spec"] == "new"
 
 
 def test_the_end_of_an_earlier_object_does_not_drop_its_successor() -> None:

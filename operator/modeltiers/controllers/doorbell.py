@@ -17,7 +17,7 @@ import aiohttp
 import kopf
 
 from modeltiers import names
-from modeltiers.controllers.store import Key, Store, tier_of
+from modeltiers.controllers.store import Key, Store, key_of, tier_of
 
 Ring = Callable[..., None]
 Session = Callable[[aiohttp.TraceConfig], Awaitable[tuple[str, aiohttp.ClientSession]]]
@@ -92,11 +92,24 @@ def settings() -> kopf.OperatorSettings:
     chosen.posting.enabled = False
     chosen.networking.request_timeout = 30
     chosen.watching.server_timeout = 300
-    # Never written with the handlers we have; set all the same, so that a mistake would at least use our own names.
+    # Never written with the handlers we have; set all the same, so that a mistake would at least use our own name.
     chosen.persistence.finalizer = f"{names.GROUP}/operator"
+    chosen.persistence.diffbase_storage = _NoDiffBase()
     chosen.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.GROUP, v1=False)
-    chosen.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=names.GROUP)
     return chosen
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Keeps no copy of an object to compare with: we do not ask what changed. kopf would make one for every event."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:  # noqa: ARG002 - kopf's signature
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:  # noqa: ARG002 - likewise
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:  # noqa: ARG002 - likewise
+        raise AssertionError("no handler of ours makes kopf write to an object")
 
 
 async def watch(handlers: kopf.OperatorRegistry, namespaces: Sequence[str], ready: Any, stop: Any) -> None:
@@ -130,13 +143,12 @@ def _register_tiers(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -
     @kopf.on.event(*where, id="ring-by-tier", registry=handlers)
     async def answer(event: Mapping[str, Any], **_: Any) -> None:
         body = event["object"]
-        before = store.tiers.get((body["metadata"]["namespace"], body["metadata"]["name"]))
         if event["type"] == "DELETED":
             ring(store.drop_tier(body), urgent=True)
             return
-        key = store.put_tier(body)
-        new = before is None or _generation(before) != _generation(body) or event["type"] in (None, "ADDED")
-        ring(key, urgent=new)
+        # What changes the odds of a tier that fails is a new spec, not the echo of the status we wrote ourselves.
+        observed = (body.get("status") or {}).get("observedGeneration")
+        ring(key_of(body), urgent=observed != body["metadata"].get("generation"))
 
 
 def _register_children(
@@ -192,7 +204,3 @@ def _ring_some(ring: Ring, key: Key | None) -> None:
 def _plain(body: kopf.Body) -> dict[str, Any]:
     """The dict inside kopf's read-only view."""
     return dict(body)
-
-
-def _generation(body: Mapping[str, Any]) -> Any:
-    return body["metadata"].get("generation")

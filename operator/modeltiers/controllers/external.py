@@ -15,7 +15,7 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import httpx
@@ -68,38 +68,42 @@ class ExternalProbe:
                 f"spec.external.baseUrl: {endpoint.host} is not allowed; an administrator can add it to externalHosts"
             )
             return ExternalFacts(reachable=False, reachable_message=text, reachable_reason="HostNotAllowed")
-        found, why, key = await self._key(namespace, external.api_key_secret_ref)
+        key = await self._key(namespace, external.api_key_secret_ref)
         try:
             address = await _resolve(endpoint, entry)
-            status, listed = await self._models(endpoint, address, key)
+            status, listed = await self._models(endpoint, address, key.value)
         except _Unreachable as fault:
-            return ExternalFacts(found, why, reachable=False, reachable_message=f"{external.base_url}: {fault}")
-        return _facts(external, found, why, status, listed)
+            facts = ExternalFacts(reachable=False, reachable_message=f"{external.base_url}: {fault}")
+        else:
+            facts = _facts(external, key.found, status, listed)
+        if facts.credentials_message:  # the API's own word on the key counts for more than ours
+            return facts
+        return replace(facts, credentials=key.found, credentials_message=key.words, credentials_reason=key.reason)
 
-    async def _key(self, namespace: str, ref: SecretKeyRef | None) -> tuple[bool | None, str, str | None]:
-        """Whether the key is there, the words for it, and the key for one call."""
+    async def _key(self, namespace: str, ref: SecretKeyRef | None) -> _Key:
         if ref is None:
-            return True, "no key is asked for", None
+            return _Key(True, "no key is asked for")
         try:
             secret = await self.api.get(Ref(KINDS["Secret"], namespace, ref.name))
         except errors.Forbidden:
-            text = (
-                f"the operator may not read Secret {ref.name}, so the key was not tried; grant it `get` on this Secret"
-                " (see the external example) to have it checked"
-            )
-            return None, text, None
-        except errors.ApiFault as fault:
-            return None, f"Secret {ref.name} could not be read: {fault.reason}", None
-        if secret is None:
-            return (
-                False,
-                f"spec.external.apiKeySecretRef: there is no Secret {ref.name} in this namespace; create it",
+            return _Key(
                 None,
+                f"the operator may not read Secret {ref.name}, so the key was not tried; grant it `get` on this Secret"
+                " (see the external example) to have it checked",
             )
-        value = (secret.get("data") or {}).get(ref.key)
-        if not value:
-            return False, f"spec.external.apiKeySecretRef: Secret {ref.name} has no key {ref.key}; add it", None
-        return True, f"key {ref.key} of Secret {ref.name} is there", base64.b64decode(value).decode().strip()
+        except errors.ApiFault as fault:
+            return _Key(None, f"Secret {ref.name} could not be read: {fault.reason}")
+        where = "spec.external.apiKeySecretRef"
+        if secret is None:
+            text = f"{where}: there is no Secret {ref.name} in this namespace; create it"
+            return _Key(False, text, "SecretNotFound")
+        if ref.key not in (secret.get("data") or {}):
+            return _Key(False, f"{where}: Secret {ref.name} has no key {ref.key}; add it", "SecretKeyNotFound")
+        value = base64.b64decode(secret["data"][ref.key]).strip()
+        if not value or not all(33 <= byte < 127 for byte in value):
+            text = f"{where}: key {ref.key} of Secret {ref.name} is empty or no API key; correct it"
+            return _Key(False, text)
+        return _Key(True, f"key {ref.key} of Secret {ref.name} is there", value=value.decode())
 
     async def _models(self, endpoint: Endpoint, address: str, key: str | None) -> tuple[int, list[str] | None]:
         host = f"[{address}]" if ":" in address else address
@@ -128,6 +132,16 @@ def good_for(facts: ExternalFacts) -> float:
     return STEADY if facts.credentials and facts.reachable and facts.listed else UNSTEADY
 
 
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """Whether a key is there, the words for it, and the key itself for one call."""
+
+    found: bool | None
+    words: str
+    reason: str = ""
+    value: str | None = None
+
+
 class _Unreachable(Exception):
     """The API did not answer; the text says why."""
 
@@ -153,32 +167,37 @@ def _names_in(answer: httpx.Response) -> list[str] | None:
         return None
 
 
-def _facts(external: External, found: bool | None, why: str, status: int, listed: list[str] | None) -> ExternalFacts:
+def _facts(external: External, found: bool | None, status: int, listed: list[str] | None) -> ExternalFacts:
+    """What an answer says of API and model; of the key only where the answer knows better than the Secret."""
     if status in (401, 403):
-        return _keyed(external, found, why, status)
+        return _keyed(external, found, status)
+    answers = f"it answers {status}"
     if status >= 500 or status == 429:
-        return ExternalFacts(found, why, None, f"it answers {status}; looking again shortly", None, "not known yet")
+        return ExternalFacts(reachable_message=f"{answers}; looking again shortly", listed_message="not known yet")
     if status != 200 or listed is None:
         text = (
             f"{external.base_url}/models answers {status} and no list of models: check baseUrl, it ends before /models"
         )
-        return ExternalFacts(found, why, False, text, None, "not known")
-    if external.model not in listed:
-        some = ", ".join(sorted(listed)[:8]) or "none"
-        return ExternalFacts(
-            found, why, True, "it answers", False, f"{external.model} is not listed; listed are: {some}"
-        )
-    return ExternalFacts(found, why, True, "it answers", True, f"{external.model} is listed")
+        return ExternalFacts(reachable=False, reachable_message=text, listed_message="not known")
+    if external.model in listed:
+        text = f"{external.model} is listed"
+        return ExternalFacts(reachable=True, reachable_message=answers, listed=True, listed_message=text)
+    some = ", ".join(sorted(listed)[:8]) or "none"
+    text = f"{external.model} is not listed; correct spec.external.model; listed are: {some}"
+    return ExternalFacts(reachable=True, reachable_message=answers, listed=False, listed_message=text)
 
 
-def _keyed(external: External, found: bool | None, why: str, status: int) -> ExternalFacts:
+def _keyed(external: External, found: bool | None, status: int) -> ExternalFacts:
     """The API answers and wants a key, or another one."""
-    answers, unlisted = f"it answers {status}", "the list of models needs a key that is accepted"
+    facts = ExternalFacts(
+        reachable=True,
+        reachable_message=f"it answers {status}",
+        listed_message="the list of models needs a key that is accepted",
+    )
     if external.api_key_secret_ref is None:
-        return ExternalFacts(
-            False, "the API asks for a key: set spec.external.apiKeySecretRef", True, answers, None, unlisted
-        )
+        text = "the API asks for a key: set spec.external.apiKeySecretRef"
+        return replace(facts, credentials=False, credentials_message=text)
     if found is not True:
-        return ExternalFacts(found, why, True, answers, None, unlisted)
+        return facts
     text = f"the API answers {status}: it does not accept the key; check the Secret and the account"
-    return ExternalFacts(False, text, True, answers, None, unlisted, credentials_reason="KeyRejected")
+    return replace(facts, credentials=False, credentials_message=text, credentials_reason="KeyRejected")

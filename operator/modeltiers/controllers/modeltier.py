@@ -77,7 +77,7 @@ class TierReconciler:
 
     async def serve(self, key: Key) -> float | None:
         """Reconcile one tier; returns seconds after which to look again by the clock."""
-        body = self.store.tiers.get(key)
+        body = self.store.tier(key)
         if body is None or body["metadata"].get("deletionTimestamp"):
             self.store.waiting_for_nodes.discard(key)
             return None  # its children go with it by their owner references

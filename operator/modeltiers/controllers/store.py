@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from modeltiers import names
 from modeltiers.domain.views import NodeView, PodView
 
@@ -18,12 +20,44 @@ Key = tuple[str, str]
 Body = Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An object as JSON text: a tenth of what it takes as Python objects, and it is read once a reconcile."""
+
+    uid: str
+    version: str
+    text: bytes
+
+    @classmethod
+    def of(cls, body: Body, *, status: bool) -> Kept:
+        """Keep what decisions read: no managed fields, and a status only where it is asked for."""
+        metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
+        kept = {name: value for name, value in body.items() if name != "status" or status}
+        text = orjson.dumps({**kept, "metadata": metadata})
+        return cls(metadata.get("uid", ""), str(metadata.get("resourceVersion", "")), text)
+
+    def body(self) -> dict[str, Any]:
+        """The object, made anew: nobody can change what is remembered."""
+        body: dict[str, Any] = orjson.loads(self.text)
+        return body
+
+    def outdates(self, body: Body) -> bool:
+        """Whether this is the same object from a later moment: our own writes answer before the watch tells of them.
+
+        Resource versions are numbers that grow; Kubernetes promises so since 1.35, and etcd has always made them so.
+        """
+        metadata = body["metadata"]
+        version = str(metadata.get("resourceVersion", ""))
+        comparable = self.version.isdigit() and version.isdigit() and metadata.get("uid", "") == self.uid
+        return comparable and int(version) < int(self.version)
+
+
 @dataclass(eq=False)
 class Store:
     """The operator's view of the cluster, as old as its watches."""
 
-    tiers: dict[Key, Body] = field(default_factory=dict)
-    children: dict[Key, dict[tuple[str, str], Body]] = field(default_factory=dict)
+    tiers: dict[Key, Kept] = field(default_factory=dict)
+    children: dict[Key, dict[tuple[str, str], Kept]] = field(default_factory=dict)
     pods: dict[Key, dict[str, PodView]] = field(default_factory=dict)
     nodes: dict[str, NodeView] = field(default_factory=dict)
     waiting_for_nodes: set[Key] = field(default_factory=set)
@@ -32,33 +66,30 @@ class Store:
     def put_tier(self, body: Body) -> Key:
         """Remember a tier."""
         key = key_of(body)
-        if not _outdated(body, self.tiers.get(key)):
-            self.tiers[key] = trimmed(body, keep_status=True)
+        _put(self.tiers, key, body, status=True)
         return key
 
     def drop_tier(self, body: Body) -> Key:
         """Forget a tier."""
         key = key_of(body)
         if _same(body, self.tiers.get(key)):
-            self.tiers.pop(key, None)
+            del self.tiers[key]
         return key
 
     def put_child(self, kind: str, body: Body) -> Key | None:
         """Remember a child; returns the tier it belongs to by its label."""
         key = tier_of(body)
         if key:
-            children = self.children.setdefault(key, {})
             item = (kind, body["metadata"]["name"])
-            if not _outdated(body, children.get(item)):
-                children[item] = trimmed(body, keep_status=kind == "Deployment")
+            _put(self.children.setdefault(key, {}), item, body, status=kind == "Deployment")
         return key
 
     def drop_child(self, kind: str, body: Body) -> Key | None:
         """Forget a child."""
         key = tier_of(body)
-        name = body["metadata"]["name"]
-        if key and _same(body, self.child(key, kind, name)):
-            _discard(self.children, key, (kind, name))
+        item = (kind, body["metadata"]["name"])
+        if key and _same(body, self.children.get(key, {}).get(item)):
+            _discard(self.children, key, item)
         return key
 
     def put_pod(self, body: Body) -> Key | None:
@@ -95,9 +126,15 @@ class Store:
         changed, self._nodes_changed = self._nodes_changed, False
         return changed
 
+    def tier(self, key: Key) -> Body | None:
+        """A tier as it was seen last."""
+        kept = self.tiers.get(key)
+        return kept.body() if kept else None
+
     def child(self, key: Key, kind: str, name: str) -> Body | None:
         """A child as it was seen last."""
-        return self.children.get(key, {}).get((kind, name))
+        kept = self.children.get(key, {}).get((kind, name))
+        return kept.body() if kept else None
 
     def pods_of(self, key: Key) -> tuple[PodView, ...]:
         """The tier's pods in the order of their names."""
@@ -143,27 +180,15 @@ def tier_of(body: Body) -> Key | None:
     return (metadata["namespace"], tier) if tier else None
 
 
-def trimmed(body: Body, *, keep_status: bool) -> Body:
-    """The object without what no decision reads: managed fields, and the status of most children."""
-    metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
-    kept = {name: value for name, value in body.items() if name != "status" or keep_status}
-    return {**kept, "metadata": metadata}
+def _put(shelf: dict[Any, Kept], item: Any, body: Body, *, status: bool) -> None:
+    known = shelf.get(item)
+    if known is None or not known.outdates(body):
+        shelf[item] = Kept.of(body, status=status)
 
 
-def _same(body: Body, known: Body | None) -> bool:
+def _same(body: Body, known: Kept | None) -> bool:
     """Whether this is the very object that is remembered, and not one of its name that came before."""
-    return known is not None and body["metadata"].get("uid") == known["metadata"].get("uid")
-
-
-def _outdated(body: Body, known: Body | None) -> bool:
-    """Whether the object is remembered from a later moment: our own writes answer before the watch tells of them.
-
-    Resource versions are numbers that grow; Kubernetes promises so since 1.35, and etcd has always made them so.
-    """
-    if known is None or not _same(body, known):
-        return False
-    new, old = (str(item["metadata"].get("resourceVersion", "")) for item in (body, known))
-    return new.isdigit() and old.isdigit() and int(new) < int(old)
+    return known is not None and body["metadata"].get("uid", "") == known.uid
 
 
 def _discard(shelf: dict[Key, dict[Any, Any]], key: Key, item: Any) -> None:

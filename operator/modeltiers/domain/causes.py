@@ -413,7 +413,8 @@ def pod_is_unschedulable(scene: Scene) -> Cause | None:
     """The scheduler finds no node. Node autoscalers start from zero, so this is progress until a deadline."""
     for pod, seen in _unscheduled(scene):
         severity, until = _deadline(scene, seen, "Unschedulable")
-        what = f"no node for it ({_shortage(scene.facts)})" if scene.facts.gpus_per_replica else "no node for it"
+        shortage = _shortage(scene.facts, seen.message)
+        what = f"no node for it ({shortage})" if scene.facts.gpus_per_replica else "no node for it"
         way_out = "free accelerators, add a node, or choose others in spec.accelerators"
         if severity is WAITING:
             way_out += f"; a node autoscaler has {_words(scene.facts.unschedulable_deadline_seconds)} to add one"
@@ -437,12 +438,15 @@ def _deadline(scene: Scene, seen: ConditionView, reason: str) -> tuple[Severity,
     return (WAITING, until) if scene.now < until else (FAILING, None)
 
 
-def _shortage(facts: TierFacts) -> str:
+def _shortage(facts: TierFacts, said: str) -> str:
     kind = f"{facts.resource} of {facts.product}" if facts.product else facts.resource
     needs = f"needs {facts.gpus_per_replica} {kind}"
     if facts.free is None:
         return f"{needs} on one node; how many are free is not known"
     largest = facts.free.largest
+    if largest >= facts.gpus_per_replica and f"Insufficient {facts.resource}" in said:
+        # The two looks are moments apart; where they contradict each other, neither number is worth telling.
+        return f"{needs} on one node; accelerators are coming free or being taken just now"
     if largest >= facts.gpus_per_replica:
         return f"{needs}, and a node has {largest} free: something else keeps it away"
     return f"{needs}, largest free {largest} on one node, {facts.free.total} in all"

@@ -95,9 +95,7 @@ def _of(uses: Iterable[Grant], scope: Scope) -> list[Grant]:
     return [grant for grant in uses if grant.scope == scope and not grant.by_user]
 
 
-def _role(
-    grants: Sequence[Grant], name: str, namespace: str, account: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
+def _role(grants: Sequence[Grant], name: str, namespace: str, account: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """A Role and its binding in a namespace, or a ClusterRole and its binding when the namespace is empty."""
     prefix = "" if namespace else "Cluster"
     yield {**_object(f"{RBAC}/v1", f"{prefix}Role", name, namespace), "rules": [_rule(grant) for grant in grants]}

@@ -72,8 +72,3 @@ class Capacity:
 
 def _failed(task: asyncio.Task[Any]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
-
-
-async def free_gpus(api: Api, resource: str, product_label: str, product: str) -> FreeGpus | None:
-    """Ask once, without keeping the answer."""
-    return await Capacity(api).free(resource, product_label, product)
