@@ -53,7 +53,7 @@ e2e: setup tools ## the slow and real tests
 	@$(BIN)/python -m pytest tests -q -m slow
 
 fuzz: setup ## the property tests with many more examples
-	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/unit -q -k "any or property or properties or transition"
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/unit -q -m hypothesis
 
 generate: setup ## CRDs, manifests and reference pages from the code
 	@$(BIN)/modeltiers generate
