@@ -63,14 +63,25 @@ def test_a_nodes_heartbeat_is_no_change() -> None:
     assert store.put_node(node(**{"nvidia.com/gpu": "8", "cpu": "10"}))
     assert not store.put_node(node(**{"nvidia.com/gpu": "8", "cpu": "11"}))
     assert store.put_node(node(**{"nvidia.com/gpu": "4"}))
-    store.nodes_changed()
-    assert (store.take_nodes_changed(), store.take_nodes_changed()) == (True, False)
+    assert store.drop_node(node())
+    assert not store.drop_node(node())
 
 
 def versioned(version: str, uid: str = "u1", **more: Any) -> dict[str, Any]:
     one = body("small", **more)
     one["metadata"] |= {"resourceVersion": version, "uid": uid}
     return one
+
+
+def test_the_echo_of_our_own_write_is_no_news() -> None:
+    store = Store()
+    assert store.put_child("Service", versioned("10")) == ("ns", "small")
+    assert store.put_child("Service", versioned("10")) is None
+    assert store.put_child("Service", versioned("11")) == ("ns", "small")
+    assert store.put_tier(versioned("10")) == ("ns", "small")
+    assert store.put_tier(versioned("10")) is None
+    assert store.put_pod(body("p")) == ("ns", "small")
+    assert store.put_pod(body("p")) is None
 
 
 def test_a_late_event_does_not_undo_what_a_write_answered() -> None:

@@ -1,8 +1,8 @@
-"""The doorbell: kopf watches, fills the store, and rings keys. The only file that names kopf.
+"""The doorbell: kopf watches, the store is filled, keys are rung. The only file that names kopf.
 
 No handler here decides anything, and none is of a kind that would make kopf write to an object: no finalizer, no
-annotation (docs/adr/0001). Indexers feed the store, because kopf runs all of them over everything that exists before
-the first event handler: the first ring finds the whole picture, so a restart writes nothing.
+annotation (docs/adr/0001). kopf's indexes are not used: while it fills them, every object waits for every other one,
+which takes minutes with some thousands of them. The first picture is listed before the watches start (`program.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import aiohttp
 import kopf
 
 from modeltiers import names
-from modeltiers.controllers.store import Key, Store, key_of, tier_of
+from modeltiers.controllers.store import Key, Store
 
 Ring = Callable[..., None]
 Session = Callable[[aiohttp.TraceConfig], Awaitable[tuple[str, aiohttp.ClientSession]]]
@@ -29,6 +29,8 @@ CHILDREN: Final[Mapping[str, tuple[str, str, str]]] = {
     "ServiceAccount": ("", "v1", "serviceaccounts"),
     "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
 }
+PAGE: Final = 100
+"""Objects a page of a list: a page is in memory whole, and what is kept of it is a tenth."""
 OURS: Final = f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER},{names.LABEL_TIER}"
 
 
@@ -92,6 +94,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.posting.enabled = False
     chosen.networking.request_timeout = 30
     chosen.watching.server_timeout = 300
+    chosen.watching.chunk_size = PAGE
     # Never written with the handlers we have; set all the same, so that a mistake would at least use our own name.
     chosen.persistence.finalizer = f"{names.GROUP}/operator"
     chosen.persistence.diffbase_storage = _NoDiffBase()
@@ -134,73 +137,43 @@ def _register_login(handlers: kopf.OperatorRegistry, login: Session, watches: Wa
 
 
 def _register_tiers(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -> None:
-    where = (names.GROUP, names.VERSION, "modeltiers")
-
-    @kopf.index(*where, id="tiers", registry=handlers)
-    async def remember(body: kopf.Body, **_: Any) -> None:
-        store.put_tier(_plain(body))
-
-    @kopf.on.event(*where, id="ring-by-tier", registry=handlers)
+    @kopf.on.event(names.GROUP, names.VERSION, "modeltiers", id="tier", registry=handlers)
     async def answer(event: Mapping[str, Any], **_: Any) -> None:
         body = event["object"]
         if event["type"] == "DELETED":
             ring(store.drop_tier(body), urgent=True)
-            return
-        # What changes the odds of a tier that fails is a new spec, not the echo of the status we wrote ourselves.
-        observed = (body.get("status") or {}).get("observedGeneration")
-        ring(key_of(body), urgent=observed != body["metadata"].get("generation"))
+        elif key := store.put_tier(body):
+            # What changes the odds of a tier that fails is a new spec, not the echo of somebody's status.
+            observed = (body.get("status") or {}).get("observedGeneration")
+            ring(key, urgent=observed != body["metadata"].get("generation"))
 
 
 def _register_children(
     handlers: kopf.OperatorRegistry, store: Store, ring: Ring, kind: str, resource: tuple[str, str, str]
 ) -> None:
-    @kopf.index(*resource, id=f"children_{kind.lower()}", registry=handlers)
-    async def remember(body: kopf.Body, **_: Any) -> None:
-        store.put_child(kind, _plain(body))
-
-    @kopf.on.event(*resource, id=f"ring-by-{kind.lower()}", registry=handlers)
+    @kopf.on.event(*resource, id=kind.lower(), registry=handlers)
     async def answer(event: Mapping[str, Any], **_: Any) -> None:
-        body = event["object"]
-        _ring_some(ring, store.drop_child(kind, body) if event["type"] == "DELETED" else tier_of(body))
+        body, gone = event["object"], event["type"] == "DELETED"
+        _ring_some(ring, store.drop_child(kind, body) if gone else store.put_child(kind, body))
 
 
 def _register_pods(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -> None:
-    where = ("", "v1", "pods")
-
-    @kopf.index(*where, id="pods_of_tiers", registry=handlers)
-    async def remember(body: kopf.Body, **_: Any) -> None:
-        store.put_pod(_plain(body))
-
-    @kopf.on.event(*where, id="ring-by-pod", registry=handlers)
+    @kopf.on.event("", "v1", "pods", id="pod", registry=handlers)
     async def answer(event: Mapping[str, Any], **_: Any) -> None:
-        body = event["object"]
-        _ring_some(ring, store.drop_pod(body) if event["type"] == "DELETED" else tier_of(body))
+        body, gone = event["object"], event["type"] == "DELETED"
+        _ring_some(ring, store.drop_pod(body) if gone else store.put_pod(body))
 
 
 def _register_nodes(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -> None:
-    where = ("", "v1", "nodes")
-
-    @kopf.index(*where, id="nodes_seen", registry=handlers)
-    async def remember(body: kopf.Body, **_: Any) -> None:
-        if store.put_node(_plain(body)):
-            store.nodes_changed()
-
-    @kopf.on.event(*where, id="ring-by-node", registry=handlers)
+    @kopf.on.event("", "v1", "nodes", id="node", registry=handlers)
     async def answer(event: Mapping[str, Any], **_: Any) -> None:
-        if event["type"] == "DELETED":
-            store.drop_node(event["object"])
-            store.nodes_changed()
-        if store.take_nodes_changed():
-            # Only tiers that wait for a place, or have no plan yet, look at nodes; the others find nothing to do.
-            for key in store.waiting_for_nodes:
-                _ring_some(ring, key)
+        body, gone = event["object"], event["type"] == "DELETED"
+        if store.drop_node(body) if gone else store.put_node(body):
+            # Only tiers that wait for a place, or have no plan yet, look at nodes; the others would find nothing to do.
+            for key in tuple(store.waiting_for_nodes):
+                ring(key)
 
 
 def _ring_some(ring: Ring, key: Key | None) -> None:
     if key:
         ring(key)
-
-
-def _plain(body: kopf.Body) -> dict[str, Any]:
-    """The dict inside kopf's read-only view."""
-    return dict(body)

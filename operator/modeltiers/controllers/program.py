@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client.core import GaugeMetricFamily
 
@@ -131,10 +131,41 @@ class Operator:
 
     async def _watch(self) -> None:
         await self._wait_for_crd()
+        await self._first_picture()
+        watching = asyncio.Event()
+        again = asyncio.create_task(self._own_signals(watching))
         handlers = doorbell.registry(
             self.store, self.queue.ring, self.connection.traced, self.watches, see_nodes=self.see_nodes
         )
-        await doorbell.watch(handlers, self.settings.watch_namespaces, self.synced, self.stopping)
+        await doorbell.watch(handlers, self.settings.watch_namespaces, watching, self.stopping)
+        again.cancel()
+
+    async def _own_signals(self, watching: asyncio.Event) -> None:
+        """kopf takes the signals for itself when it starts, and would end the watches first and us after them."""
+        await watching.wait()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.stopping.set)
+
+    async def _first_picture(self) -> None:
+        """List everything once before the first key is served: a restart finds the whole picture and writes nothing."""
+        kinds = [*doorbell.CHILDREN, "Pod", *(["Node"] if self.see_nodes else []), KIND]
+        while not self.stopping.is_set():
+            try:
+                for kind in kinds:
+                    async for body in self._list(kind):
+                        self.store.put(kind, {"kind": kind, "apiVersion": KINDS[kind].api_version, **body})
+            except errors.ApiFault as fault:
+                log.warning("cannot list what there is yet: %s; trying again in 2 s", fault)
+                await self._pause(2)
+            else:
+                break
+        for key in self.store.tiers:
+            self.queue.ring(key)
+        self.synced.set()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), seconds)
 
     async def _wait_for_crd(self) -> None:
         while not self.stopping.is_set():
@@ -144,8 +175,7 @@ class Operator:
                     return
             if self.served_crd is False and not self.stopping.is_set():
                 log.warning("the ModelTier resource is not served yet: apply the files in crds/; looking again in 5 s")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stopping.wait(), 5)
+            await self._pause(5)
 
     def _relisted(self, resource: str) -> None:
         kind = next(
@@ -160,23 +190,24 @@ class Operator:
         """Forget what a fresh list does not have."""
         before = set(self.store.names_of(kind))
         try:
-            living = await self._list_names(kind)
+            found = [body["metadata"] async for body in self._list(kind, metadata_only=True)]
         except errors.ApiFault as fault:
             log.warning("could not list %s after its watch broke: %s; asking again in 30 s", kind, fault)
             asyncio.get_running_loop().call_later(30, self._relisted, KINDS[kind].plural)
             return
+        living = {(metadata.get("namespace", ""), metadata["name"]) for metadata in found}
         for namespace, name in before - living:
             for key in self.store.drop_ghost(kind, namespace, name):
                 self.queue.ring(key)
 
-    async def _list_names(self, kind: str) -> set[tuple[str, str]]:
-        living: set[tuple[str, str]] = set()
+    async def _list(self, kind: str, *, metadata_only: bool = False) -> AsyncIterator[dict[str, Any]]:
         labels = doorbell.OURS if kind not in (KIND, "Node") else None
         everywhere: list[str | None] = [None]
         for namespace in list(self.settings.watch_namespaces) or everywhere:
-            async for item in self.api.list(KINDS[kind], namespace, labels=labels, metadata_only=True):
-                living.add((item["metadata"].get("namespace", ""), item["metadata"]["name"]))
-        return living
+            async for body in self.api.list(
+                KINDS[kind], namespace, labels=labels, limit=doorbell.PAGE, metadata_only=metadata_only
+            ):
+                yield body
 
     # --- work ---------------------------------------------------------------------------------------------------------
 

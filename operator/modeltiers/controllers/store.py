@@ -41,15 +41,16 @@ class Kept:
         body: dict[str, Any] = orjson.loads(self.text)
         return body
 
-    def outdates(self, body: Body) -> bool:
-        """Whether this is the same object from a later moment: our own writes answer before the watch tells of them.
+    def covers(self, body: Body) -> bool:
+        """Whether this is the same object from the same moment or a later one: the watch tells of our own writes, too,
+        and later than their answers do.
 
         Resource versions are numbers that grow; Kubernetes promises so since 1.35, and etcd has always made them so.
         """
         metadata = body["metadata"]
         version = str(metadata.get("resourceVersion", ""))
         comparable = self.version.isdigit() and version.isdigit() and metadata.get("uid", "") == self.uid
-        return comparable and int(version) < int(self.version)
+        return comparable and int(version) <= int(self.version)
 
 
 @dataclass(eq=False)
@@ -61,13 +62,11 @@ class Store:
     pods: dict[Key, dict[str, PodView]] = field(default_factory=dict)
     nodes: dict[str, NodeView] = field(default_factory=dict)
     waiting_for_nodes: set[Key] = field(default_factory=set)
-    _nodes_changed: bool = False
 
-    def put_tier(self, body: Body) -> Key:
-        """Remember a tier."""
+    def put_tier(self, body: Body) -> Key | None:
+        """Remember a tier; returns its key if that was news."""
         key = key_of(body)
-        _put(self.tiers, key, body, status=True)
-        return key
+        return key if _put(self.tiers, key, body, status=True) else None
 
     def drop_tier(self, body: Body) -> Key:
         """Forget a tier."""
@@ -77,12 +76,13 @@ class Store:
         return key
 
     def put_child(self, kind: str, body: Body) -> Key | None:
-        """Remember a child; returns the tier it belongs to by its label."""
+        """Remember a child; returns the tier it belongs to by its label, if that was news."""
         key = tier_of(body)
-        if key:
-            item = (kind, body["metadata"]["name"])
-            _put(self.children.setdefault(key, {}), item, body, status=kind == "Deployment")
-        return key
+        if key is None:
+            return None
+        item = (kind, body["metadata"]["name"])
+        news = _put(self.children.setdefault(key, {}), item, body, status=kind == "Deployment")
+        return key if news else None
 
     def drop_child(self, kind: str, body: Body) -> Key | None:
         """Forget a child."""
@@ -93,11 +93,14 @@ class Store:
         return key
 
     def put_pod(self, body: Body) -> Key | None:
-        """Remember a pod of a tier."""
+        """Remember a pod of a tier; returns the tier if anything that decisions read has changed."""
         key = tier_of(body)
-        if key:
-            self.pods.setdefault(key, {})[body["metadata"]["name"]] = PodView.of(body)
-        return key
+        if key is None:
+            return None
+        pods, name, view = self.pods.setdefault(key, {}), body["metadata"]["name"], PodView.of(body)
+        news = pods.get(name) != view
+        pods[name] = view
+        return key if news else None
 
     def drop_pod(self, body: Body) -> Key | None:
         """Forget a pod of a tier."""
@@ -113,18 +116,20 @@ class Store:
         self.nodes[node.name] = node
         return changed
 
-    def drop_node(self, body: Body) -> None:
-        """Forget a node."""
-        self.nodes.pop(body["metadata"]["name"], None)
+    def drop_node(self, body: Body) -> bool:
+        """Forget a node; returns whether it was known."""
+        return self.nodes.pop(body["metadata"]["name"], None) is not None
 
-    def nodes_changed(self) -> None:
-        """Note that nodes came, went or changed in what plans read."""
-        self._nodes_changed = True
-
-    def take_nodes_changed(self) -> bool:
-        """Whether nodes changed since this was asked last."""
-        changed, self._nodes_changed = self._nodes_changed, False
-        return changed
+    def put(self, kind: str, body: Body) -> None:
+        """Remember an object of any kind."""
+        if kind == "ModelTier":
+            self.put_tier(body)
+        elif kind == "Pod":
+            self.put_pod(body)
+        elif kind == "Node":
+            self.put_node(body)
+        else:
+            self.put_child(kind, body)
 
     def tier(self, key: Key) -> Body | None:
         """A tier as it was seen last."""
@@ -180,10 +185,13 @@ def tier_of(body: Body) -> Key | None:
     return (metadata["namespace"], tier) if tier else None
 
 
-def _put(shelf: dict[Any, Kept], item: Any, body: Body, *, status: bool) -> None:
+def _put(shelf: dict[Any, Kept], item: Any, body: Body, *, status: bool) -> bool:
+    """Keep the object unless it is known from this moment or a later one; returns whether it was kept."""
     known = shelf.get(item)
-    if known is None or not known.outdates(body):
-        shelf[item] = Kept.of(body, status=status)
+    if known and known.covers(body):
+        return False
+    shelf[item] = Kept.of(body, status=status)
+    return True
 
 
 def _same(body: Body, known: Kept | None) -> bool:
