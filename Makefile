@@ -38,7 +38,7 @@ lint: setup ## generated files, formatting, types, floors
 	@echo "lint: generated files match the code" && $(BIN)/modeltiers generate --check
 	@echo "lint: ruff" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 	@echo "lint: mypy --strict" && $(BIN)/mypy --no-error-summary
-	@echo "lint: floors" && $(BIN)/lint-imports --no-timing > .import-linter.log || { cat .import-linter.log; exit 1; }
+	@echo "lint: floors" && $(BIN)/lint-imports --no-logo > .import-linter.log || { cat .import-linter.log; exit 1; }
 
 unit: setup ## pure tests, under a minute
 	@$(BIN)/python -m pytest tests/unit -q -m "not slow"
