@@ -233,4 +233,5 @@ def test_the_operator_uses_only_what_it_declares(tiers: Tiers, installed: Cluste
     tiers.apply("small")
     tiers.ready("small")
     refused = {(r.verb, r.resource, r.subresource, r.namespace) for r in installed.requests(USER) if r.forbidden}
-    assert {item for item in refused if item[1] != "secrets"} == set()
+    # Another test takes a right away, in its own namespace.
+    assert {item for item in refused if item[3] in ("", "modeltiers-system", tiers.namespace)} == set()
