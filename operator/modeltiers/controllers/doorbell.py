@@ -95,6 +95,8 @@ def settings() -> kopf.OperatorSettings:
     chosen.networking.request_timeout = 30
     chosen.watching.server_timeout = 300
     chosen.watching.chunk_size = PAGE
+    # A worker that waits for more events of an object keeps the last one whole.
+    chosen.queueing.idle_timeout = 1.0
     # Never written with the handlers we have; set all the same, so that a mistake would at least use our own name.
     chosen.persistence.finalizer = f"{names.GROUP}/operator"
     chosen.persistence.diffbase_storage = _NoDiffBase()
