@@ -71,6 +71,28 @@ def test_a_restart_with_200_ready_tiers_writes_nothing(own: Cluster, place: Tier
     assert after - before == 0
 
 
+def test_newer_defaults_roll_nothing_until_they_are_asked_for(own: Cluster, place: Tiers, home: Path) -> None:
+    """Another default image, another template: running pods stay, status says what is newer, a token takes it."""
+    with replica(own, home):
+        place.apply("a")
+        place.ready("a", timeout=60)
+    before = place.get("deployment", "a")
+    newer = {**SETTINGS, "engine": {"image": "example.com/vllm:newer", "runAsUser": 3000}}
+    with OperatorProcess(own, home, name="operator-1", settings=newer):
+        message = place.reasoned("a", "UpdateAvailable", "True", "NewerAvailable")
+        assert "example.com/vllm:newer" in message
+        after = place.get("deployment", "a")
+        assert before and after
+        assert after["metadata"]["generation"] == before["metadata"]["generation"]
+        place.kubectl("scale", "mt/a", "--replicas=2")  # scaling rolls nothing either
+        until(lambda: place.status("a").get("readyReplicas") == 2, lambda: place.explain("a"))
+        assert place.status("a")["revisions"][0]["image"] != "example.com/vllm:newer"
+        place.apply("a", replicas=2, rolloutToken="take-it")
+        status = place.ready("a", timeout=60)
+        assert status["revisions"][0]["image"] == "example.com/vllm:newer"
+        assert place.condition("a", "UpdateAvailable")["status"] == "False"
+
+
 def test_killed_and_restarted_it_goes_on(own: Cluster, place: Tiers, home: Path) -> None:
     with replica(own, home) as first:
         place.apply("a")

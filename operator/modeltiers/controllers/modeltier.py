@@ -35,7 +35,7 @@ from modeltiers.domain.surge import choose_rollout
 from modeltiers.domain.verdict import ApplyError, TierFacts, Verdict, judge
 from modeltiers.domain.views import DeploymentView
 from modeltiers.kube import errors
-from modeltiers.kube.capacity import Capacity
+from modeltiers.kube.capacity import FRESH, NOW, Capacity
 from modeltiers.kube.client import Api
 from modeltiers.kube.events import EventRecorder
 from modeltiers.kube.refs import KINDS, Ref, ref_of
@@ -177,11 +177,11 @@ class TierReconciler:
         sizing = sizing_status(plan, input_hash=inputs, free_gpus=None)
         return resolve(key[1], spec, plan, sizing, existing.rollout, self.settings)
 
-    async def _free(self, resource: str, label: str, product: str) -> FreeGpus | None:
+    async def _free(self, resource: str, label: str, product: str, *, age: float = FRESH) -> FreeGpus | None:
         if not self.see_nodes:
             return None
         try:
-            return await self.capacity.free(resource, label, product)
+            return await self.capacity.free(resource, label, product, age=age)
         except errors.Transient as fault:
             raise RetryAfter(str(fault), fault.retry_after) from fault
 
@@ -244,7 +244,7 @@ class TierReconciler:
         free = None
         if record and any(pod.unschedulable for pod in pods):
             label, product = _product_of(record)
-            free = await self._free(_resource_of(record), label, product)
+            free = await self._free(_resource_of(record), label, product, age=NOW)
         return TierFacts(
             **self._base(key, body),
             refusals=tuple((item.path, item.message) for item in resolved.refusals),

@@ -19,6 +19,11 @@ from modeltiers.kube.client import Api
 from modeltiers.kube.refs import KINDS
 
 FRESH: Final = 10.0
+"""Seconds that an answer is good for, where it decides how a rollout proceeds."""
+NOW: Final = 0.5
+"""And where it is told to a person; more where asking takes long."""
+SHARE: Final = 10
+"""An answer is good for this many times what it took to get it, at least."""
 ANSWERS_KEPT: Final = 64
 NODES_ASKED_ONE_BY_ONE: Final = 64
 """With more nodes than this, one list of all pods is cheaper than a list for every node."""
@@ -33,20 +38,27 @@ class Capacity:
         self._api = api
         self._clock = clock
         self._answers: dict[Asked, tuple[float, asyncio.Task[FreeGpus | None]]] = {}
+        self._took: dict[Asked, float] = {}
 
-    async def free(self, resource: str, product_label: str, product: str) -> FreeGpus | None:
-        """Free accelerators of this product, None where the operator may not see nodes or pods. Raises ApiFault."""
+    async def free(self, resource: str, product_label: str, product: str, *, age: float = FRESH) -> FreeGpus | None:
+        """Free accelerators of this product, None where the operator may not see nodes or pods. Raises ApiFault.
+
+        `age` is how many seconds old the answer may be; it may be older where asking takes long.
+        """
         asked = (resource, product_label, product)
         known = self._answers.get(asked)
-        if known is None or self._clock() - known[0] > FRESH or _failed(known[1]):
+        good = max(age, SHARE * self._took.get(asked, 0.0))
+        if known is None or self._clock() - known[0] > good or _failed(known[1]):
             if len(self._answers) >= ANSWERS_KEPT:
                 self._answers.clear()
+                self._took.clear()
             known = (self._clock(), asyncio.create_task(self._look(*asked), name=f"free {product}"))
             self._answers[asked] = known
         # Shielded: who asked first may give up while others wait for the same answer.
         return await asyncio.shield(known[1])
 
     async def _look(self, resource: str, product_label: str, product: str) -> FreeGpus | None:
+        began = self._clock()
         try:
             nodes = [
                 NodeView.of(node) async for node in self._api.list(KINDS["Node"], labels=f"{product_label}={product}")
@@ -54,6 +66,8 @@ class Capacity:
             return capacity.free_gpus(nodes, await self._taken(nodes, resource), resource)
         except errors.Forbidden:
             return None
+        finally:
+            self._took[resource, product_label, product] = self._clock() - began
 
     async def _taken(self, nodes: Sequence[NodeView], resource: str) -> dict[str, int]:
         places = [f"spec.nodeName={node.name}" for node in nodes if node.allocatable.get(resource)]
