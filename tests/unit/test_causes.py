@@ -10,8 +10,9 @@ import pytest
 
 from modeltiers.domain import causes
 from modeltiers.domain.capacity import FreeGpus
-from modeltiers.domain.causes import REASONS, ApplyError, ExternalFacts, TierFacts
+from modeltiers.domain.conditions import REASONS
 from modeltiers.domain.engine_messages import KNOWN
+from modeltiers.domain.facts import ApplyError, ExternalFacts, TierFacts
 from modeltiers.domain.verdict import judge
 from modeltiers.domain.views import DeploymentView, PodView
 

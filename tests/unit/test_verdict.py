@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from modeltiers.domain import kstatus
 from modeltiers.domain.capacity import FreeGpus
-from modeltiers.domain.causes import REASONS, ApplyError, ExternalFacts, TierFacts
+from modeltiers.domain.conditions import REASONS
+from modeltiers.domain.facts import ApplyError, ExternalFacts, TierFacts
 from modeltiers.domain.verdict import Verdict, judge
 from modeltiers.domain.views import DeploymentView, PodView
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from modeltiers.domain import causes, conditions
+from modeltiers.domain import causes, conditions, pod_causes
 from modeltiers.domain.capacity import FreeGpus
-from modeltiers.domain.causes import ApplyError, Cause, ExternalFacts, Scene, Severity, TierFacts
 from modeltiers.domain.conditions import Observation, tri_state
 from modeltiers.domain.engine_messages import quote
+from modeltiers.domain.facts import ApplyError, Cause, ExternalFacts, Scene, Severity, TierFacts, find, gave_up
 from modeltiers.domain.views import ContainerView, DeploymentView, PodView, instant
 
 __all__ = ["ApplyError", "ExternalFacts", "FreeGpus", "TierFacts", "Verdict", "judge"]
@@ -80,14 +80,14 @@ def _summary(outcome: _Outcome) -> list[Observation]:
 
 
 def _accepted(scene: Scene) -> Observation:
-    cause = causes.find(scene, causes.SPEC)
+    cause = find(scene, causes.SPEC)
     if cause:
         return Observation(conditions.ACCEPTED, "False", cause.reason, cause.message)
     return Observation(conditions.ACCEPTED, "True", "Valid", "the spec is valid and allowed")
 
 
 def _sized(scene: Scene) -> Observation:
-    if causes.find(scene, causes.SPEC):
+    if find(scene, causes.SPEC):
         return Observation(conditions.SIZED, "Unknown", "NotSized", "sizing waits for a spec that is accepted")
     cause = causes.no_layout_fits(scene)
     if cause:
@@ -112,14 +112,14 @@ def _outcome(scene: Scene) -> _Outcome:
     facts = scene.facts
     if facts.deleting:
         return _Outcome("Unknown", "Terminating", "the tier is being deleted", reconciling=True)
-    cause = causes.find(scene, causes.BEFORE)
+    cause = find(scene, causes.BEFORE)
     if cause and cause.severity is Severity.WAITING and scene.stalled_by():
         # A write that failed for a moment does not lift what stalls the tier.
-        found = causes.find(scene, causes.PODS)
+        found = find(scene, causes.PODS)
         cause = found if found and found.severity is Severity.FAILING else cause
     if cause is None and _settled(facts):
         return _serving(facts)
-    cause = cause or causes.find(scene, causes.PODS)
+    cause = cause or find(scene, causes.PODS)
     return _caused(scene, cause) if cause else _progress(scene)
 
 
@@ -146,7 +146,7 @@ def _serving(facts: TierFacts) -> _Outcome:
 
 def _caused(scene: Scene, cause: Cause) -> _Outcome:
     stalled = cause.severity is Severity.FAILING or (
-        causes.gave_up(scene.facts) and cause.reason not in _OWN_DEADLINE and not scene.facts.apply_error
+        gave_up(scene.facts) and cause.reason not in _OWN_DEADLINE and not scene.facts.apply_error
     )
     return _Outcome(
         ready="False" if stalled else "Unknown",
@@ -166,7 +166,7 @@ def _meanwhile(scene: Scene) -> str:
         return ""
     count = f"{seen.ready_replicas} ready pod{'s' if seen.ready_replicas > 1 else ''}"
     present = sum(pod.ready for pod in scene.pods())
-    applied = causes.find(scene, causes.BEFORE) is None
+    applied = find(scene, causes.BEFORE) is None
     if applied and present >= seen.ready_replicas:
         return f"Meanwhile {count} of {scene.facts.wanted_replicas} wanted serve."
     if applied and present:
@@ -238,7 +238,7 @@ def _runs_out(scene: Scene, item: ContainerView) -> datetime | None:
     since = instant(item.running_since)
     if since is None or not scene.facts.startup_seconds:
         return None
-    return since + timedelta(seconds=scene.facts.startup_seconds + causes.PROBE_SLACK)
+    return since + timedelta(seconds=scene.facts.startup_seconds + pod_causes.PROBE_SLACK)
 
 
 # --- a tier elsewhere -----------------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ def _looked(kind: str, known: bool | None, reason: str, message: str) -> Observa
 def _external_outcome(scene: Scene, observed: Sequence[Observation]) -> _Outcome:
     if scene.facts.deleting:
         return _Outcome("Unknown", "Terminating", "the tier is being deleted", reconciling=True)
-    cause = causes.find(scene, causes.SPEC)
+    cause = find(scene, causes.SPEC)
     if cause:
         return _caused(scene, cause)
     until = scene.now + LOOK_AGAIN
