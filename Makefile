@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONPATH := operator:.
 
-.PHONY: help setup tools demo test check lint unit cluster-test bench e2e fuzz generate golden lock clean
+.PHONY: help setup tools demo test check lint unit cluster-test bench e2e fuzz soak generate golden lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ e2e: setup tools ## the slow and real tests
 
 fuzz: setup ## the property tests with many more examples
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/unit -q -m hypothesis
+
+soak: setup tools ## ten minutes of tiers that come, change and go; memory and descriptors must stay flat
+	@$(BIN)/python -m e2e.soak
 
 generate: setup ## CRDs, manifests and reference pages from the code
 	@$(BIN)/modeltiers generate
