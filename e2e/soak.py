@@ -72,9 +72,8 @@ def _judge(samples: list[tuple[float, int]], operator: OperatorProcess) -> int:
     files = max(f for _, f in late) - max(f for _, f in early)
     bugs = operator.metric("modeltiers_reconcile_errors_total", reason="Bug")
     depth = operator.metric("modeltiers_queue_depth")
-    print(
-        f"{len(samples)} rounds; memory grew {grown:.1f} MiB (limit {GROWTH_MIB}), descriptors {files} (limit {GROWTH_FILES})"
-    )
+    print(f"{len(samples)} rounds; memory grew by {grown:.1f} MiB (limit {GROWTH_MIB})")
+    print(f"descriptors grew by {files} (limit {GROWTH_FILES})")
     print(f"reconciles that failed by a bug: {bugs:.0f}; queue at the end: {depth:.0f}")
     return 1 if grown > GROWTH_MIB or files > GROWTH_FILES or bugs else 0
 

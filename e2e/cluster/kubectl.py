@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from e2e.cluster import kubeconfig as kubeconfigs
 from e2e.cluster.report import HarnessError
@@ -40,6 +41,11 @@ class Kubectl:
             asked = f"kubectl {' '.join(args)}"
             raise HarnessError(f"{asked} failed with exit code {done.returncode}:\n{done.stderr.strip()}")
         return done
+
+    def watch(self, kind: str, *args: str, out: TextIO) -> subprocess.Popen[str]:
+        """Write every state of these objects to a file, one JSON object after the other; the caller ends it."""
+        command = [str(self.program), f"--kubeconfig={self.kubeconfig}", "get", kind, *args, "--watch", "-o", "json"]
+        return subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, text=True)
 
     def create_namespace(self, name: str, labels: Mapping[str, str] | None = None) -> str:
         """Create a namespace and return its name."""

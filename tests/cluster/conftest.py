@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from e2e.cluster import Cluster
 from e2e.operator_process import OperatorProcess, install
-from tests.cluster.kit import Tiers
+from tests.cluster.kit import Tiers, breach, decoded
 
 SETTINGS: dict[str, Any] = {
     "limits": {"unschedulableDeadlineSeconds": 10, "maxReplicas": 100},
@@ -28,7 +29,26 @@ def installed(cluster: Cluster) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def operator(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+def recorded(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Every state of every tier that these tests lead to; at the end each must keep kstatus's contract."""
+    path = tmp_path_factory.mktemp("recorded") / "tiers.json"
+    with path.open("w") as out:
+        watch = installed.as_admin.watch("modeltiers", "--all-namespaces", out=out)
+        yield
+        watch.terminate()
+        watch.wait()
+    states = list(decoded(path.read_text()))
+    broken = [f"{problem}\n{json.dumps(state.get('status'))[:2000]}" for state in states if (problem := breach(state))]
+    assert len(states) > 20
+    assert broken == []
+
+
+@pytest.fixture(scope="session")
+def operator(
+    installed: Cluster,
+    recorded: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[OperatorProcess]:
     """The operator, running over the whole session."""
     with OperatorProcess(installed, tmp_path_factory.mktemp("operator"), settings=SETTINGS) as running:
         yield running

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from e2e.cluster import Cluster
+from modeltiers.domain import kstatus
 
 SPEC: dict[str, Any] = {
     "model": {"source": "hf://deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "maxModelLen": 32768},
@@ -34,6 +35,44 @@ def until(holds: Callable[[], Any], what: str | Callable[[], str], timeout: floa
         if time.monotonic() > end:
             raise AssertionError(f"not within {timeout:.0f} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.1)
+
+
+def decoded(text: str) -> Iterator[dict[str, Any]]:
+    """The objects of a text that holds one JSON object after the other; the last may be cut short."""
+    decoder = json.JSONDecoder()
+    at = 0
+    while at < len(text):
+        try:
+            body, at = decoder.raw_decode(text, at)
+        except ValueError:
+            return
+        yield body
+        at += len(text[at:]) - len(text[at:].lstrip())
+
+
+def breach(state: dict[str, Any]) -> str | None:
+    """What is wrong with a tier's status by the contract that GitOps tools read it by; None when nothing."""
+    status = state.get("status")
+    if not status:
+        return None  # not looked at yet
+    said = {item["type"]: item for item in status.get("conditions", ())}
+    if "observedGeneration" not in status or any("observedGeneration" not in item for item in said.values()):
+        return "observedGeneration is missing"
+    ready, stalled, reconciling = (said[kind]["status"] for kind in ("Ready", "Stalled", "Reconciling"))
+    if stalled == reconciling == "True":
+        return "Stalled and Reconciling at once"
+    if ready == "True" and "True" in (stalled, reconciling):
+        return "Ready while it is not"
+    told = kstatus.compute(state).status
+    current = status["observedGeneration"] == state["metadata"]["generation"]
+    if told is kstatus.Status.CURRENT and ready != "True":
+        return "kstatus says Current and Ready is not True"
+    if told is kstatus.Status.FAILED and (stalled != "True" or ready == "True"):
+        return "kstatus says Failed and it is not stalled"
+    return "never Current" if current and ready == "True" and told not in _SETTLED else None
+
+
+_SETTLED = (kstatus.Status.CURRENT, kstatus.Status.TERMINATING)
 
 
 @dataclass(frozen=True)

@@ -84,13 +84,15 @@ async def test_a_watch_is_heard_by_its_chunks_and_a_second_list_is_noticed() -> 
     base = f"http://127.0.0.1:{runner.addresses[0][1]}/api/v1"
     try:
         async with aiohttp.ClientSession(trace_configs=[watches.trace()]) as session:
-            for url in ("pods?limit=500", "pods?watch=true", "pods?limit=500&continue=x", "pods?limit=500"):
+            urls = ["pods?limit=5", "pods?watch=true", "pods?limit=5&continue=x", "pods?limit=5"]
+            urls += ["namespaces/a/pods?watch=true", "namespaces/a/pods?limit=5", "namespaces/b/pods?limit=5"]
+            for url in urls:
                 async with session.get(f"{base}/{url}") as response:
                     await response.read()
     finally:
         await runner.cleanup()
     now = 57.5
-    assert watches.ages() == {"pods": 7.5}
+    assert watches.ages() == {"pods": 7.5, "a/pods": 7.5}
     assert relisted == ["pods"]
 
 

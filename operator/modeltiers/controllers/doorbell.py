@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import aiohttp
 import kopf
+from yarl import URL
 
 from modeltiers import names
 from modeltiers.controllers.store import Key, Store
@@ -44,7 +45,9 @@ class Watches:
     on_relist: Callable[[str], None] = lambda _resource: None
 
     def ages(self) -> dict[str, float]:
-        """Seconds since each watched resource was heard of; a healthy watch has a bookmark a minute."""
+        """Seconds since each watch was heard of, by `resource` or `namespace/resource`; a healthy one has a bookmark a
+        minute.
+        """
         now = self.clock()
         return {resource: now - heard for resource, heard in self.heard.items()}
 
@@ -57,19 +60,25 @@ class Watches:
 
     async def _chunk(self, _session: Any, _context: Any, params: aiohttp.TraceResponseChunkReceivedParams) -> None:
         if params.url.query.get("watch"):
-            self.heard[params.url.name] = self.clock()
+            self.heard[_watched(params.url)] = self.clock()
 
     async def _answered(self, _session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
-        resource, query = params.url.name, params.url.query
+        watched, query = _watched(params.url), params.url.query
         if params.response.status != 200 or params.method != "GET":
             return
         if query.get("watch"):
-            self.heard[resource] = self.clock()
+            self.heard[watched] = self.clock()
         elif "limit" in query and "continue" not in query:
-            self.lists[resource] = self.lists.get(resource, 0) + 1
-            if self.lists[resource] > 1:
+            self.lists[watched] = self.lists.get(watched, 0) + 1
+            if self.lists[watched] > 1:
                 # kopf lists anew when a watch cannot be continued, and does not notice what was deleted in between.
-                self.on_relist(resource)
+                self.on_relist(params.url.name)
+
+
+def _watched(url: URL) -> str:
+    """`pods`, or `default/pods` where the watch is of one namespace."""
+    parts = url.path.split("/")
+    return "/".join(parts[-2:]) if "namespaces" in parts[:-2] else url.name
 
 
 def registry(store: Store, ring: Ring, login: Session, watches: Watches, *, see_nodes: bool) -> kopf.OperatorRegistry:
