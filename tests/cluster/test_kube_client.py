@@ -152,8 +152,16 @@ def compact(cluster: Cluster) -> None:
     ask("compaction", revision=revision, physical=True)
 
 
-async def test_refusals_of_a_real_server(api: Api, namespace: str, cluster: Cluster) -> None:
+@pytest.fixture
+def peopled(namespace: str, cluster: Cluster) -> str:
+    """A namespace whose ServiceAccount `default` is there: no pod can be created before."""
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", namespace, "--timeout=20s")
+    return namespace
+
+
+async def test_refusals_of_a_real_server(api: Api, peopled: str, cluster: Cluster) -> None:
     """Quota, Pod Security, a field that is not there, one that may not change, a namespace that is not there."""
+    namespace = peopled
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -259,8 +267,9 @@ async def test_an_event_is_told_and_counted_up(api: Api, namespace: str, cluster
     assert "needs 8, largest free 4" in cluster.kubectl("describe", "deployment", "small", "-n", namespace).stdout
 
 
-async def test_free_accelerators(api: Api, namespace: str) -> None:
+async def test_free_accelerators(api: Api, peopled: str) -> None:
     """On the fake nodes, with one pod that is bound and one that is not."""
+    namespace = peopled
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
