@@ -65,8 +65,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build(cluster: Cluster, _: argparse.Namespace) -> None:
-    """Say where every program is, building what is missing."""
-    for name, path in binaries.resolve(cluster.release, cluster.bin_dir).items():
+    """Say where every program is, building what is missing; Helm too, which the tests of the charts want."""
+    programs = binaries.resolve(cluster.release, cluster.bin_dir) | {"helm": binaries.helm()}
+    for name, path in programs.items():
         print(f"{name}: {path}")
 
 

@@ -52,6 +52,15 @@ def tools(release: str = "pinned") -> tuple[Tool, ...]:
     )
 
 
+HELM = Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm", "2 min")
+"""Not part of a cluster: the tests of the charts want it."""
+
+
+def helm() -> Path:
+    """Return Helm, from a directory that the user names, the cache, or a build."""
+    return find(HELM, user_directories(None, os.environ)) or build(HELM)
+
+
 def chosen_release() -> str:
     """Return the release the environment asks for: the pinned one, or the oldest that is supported."""
     return os.environ.get(RELEASE_VARIABLE, "pinned")
@@ -118,6 +127,8 @@ def flags(tool: Tool) -> tuple[str, ...]:
         facts |= {"gitTreeState": "archive", "buildDate": "1970-01-01T00:00:00Z"}
         packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
         stamped = {f"{package}.{name}": fact for package in packages for name, fact in facts.items()}
+    if tool.name == "helm":
+        stamped = {"helm.sh/helm/v4/internal/version.version": pinned}
     if tool.name == "kwok":
         stamped = {"sigs.k8s.io/kwok/pkg/consts.Version": pinned}
     return ("-trimpath", "-ldflags", " ".join(["-s -w", *(f"-X {key}={value}" for key, value in stamped.items())]))

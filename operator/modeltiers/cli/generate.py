@@ -19,10 +19,34 @@ from modeltiers.api.settings import Settings
 from modeltiers.domain.conditions import reasons_page
 from modeltiers.kube.access import rbac_manifests
 
+KEEP: Final = "helm.sh/resource-policy"
+"""Helm leaves an object with this annotation when the chart goes; with a CRD, every tier would go too."""
+
 
 def crds() -> dict[Path, str]:
     """A CustomResourceDefinition for each resource."""
     return {Path("crds") / f"{names.GROUP}_{resource.plural}.yaml": to_yaml(crd(resource)) for resource in RESOURCES}
+
+
+def crd_chart() -> dict[Path, str]:
+    """A Helm chart of the CRDs alone: as templates, so that an upgrade reaches them, and kept when it is uninstalled."""
+    folder = Path("charts/modeltiers-crds")
+    about = {
+        "apiVersion": "v2",
+        "name": "modeltiers-crds",
+        "description": "The CustomResourceDefinitions of modeltiers.",
+        "type": "application",
+        "version": "0.1.0-dev",
+        "kubeVersion": ">=1.33.0-0",
+    }
+    files = {folder / "Chart.yaml": to_yaml(about)}
+    for resource in RESOURCES:
+        body = crd(resource)
+        body["metadata"]["annotations"] = {**body["metadata"].get("annotations", {}), KEEP: "keep"}
+        # Helm would take the braces of a description for a template.
+        text = to_yaml(body).replace("{{", "{{ `{{` }}")
+        files[folder / "templates" / f"{resource.plural}.yaml"] = text
+    return files
 
 
 def reference_pages() -> dict[Path, str]:
@@ -48,7 +72,7 @@ def manifests() -> dict[Path, str]:
     return {Path("manifests/rbac.yaml"): "".join([*header, *("---\n" + body for _, _, body in bodies)])}
 
 
-GENERATORS: Final[list[Callable[[], dict[Path, str]]]] = [crds, manifests, reference_pages]
+GENERATORS: Final[list[Callable[[], dict[Path, str]]]] = [crds, crd_chart, manifests, reference_pages]
 """Each returns the files it stands for, with paths relative to the repository."""
 
 
