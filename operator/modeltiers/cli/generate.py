@@ -29,7 +29,7 @@ def crds() -> dict[Path, str]:
 
 
 def crd_chart() -> dict[Path, str]:
-    """A Helm chart of the CRDs alone: as templates, so that an upgrade reaches them, and kept when it is uninstalled."""
+    """A Helm chart of the CRDs: templates, so that an upgrade reaches them; kept when the chart goes."""
     folder = Path("charts/modeltiers-crds")
     about = {
         "apiVersion": "v2",
