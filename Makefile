@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONPATH := operator:.
 
-.PHONY: help setup tools demo test check lint unit cluster-test bench e2e fuzz soak generate golden lock clean
+.PHONY: help setup tools demo test check lint unit router-test cluster-test bench e2e fuzz soak generate golden lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ demo: setup ## a real control plane, the operator and a ladder of two tiers; KEE
 
 test: check ## all checks and tests of a change; what CI runs
 
-check: lint unit cluster-test ## what must hold before a commit: under ten minutes once the tools are built
+check: lint unit router-test cluster-test ## what must hold before a commit: under ten minutes once the tools are built
 
 lint: setup ## generated files, formatting, types, floors
 	@echo "lint: generated files match the code" && $(BIN)/modeltiers generate --check
@@ -42,6 +42,9 @@ lint: setup ## generated files, formatting, types, floors
 
 unit: setup ## pure tests, under a minute
 	@$(BIN)/python -m pytest tests/unit -q -m "not slow"
+
+router-test: setup ## the router against real sockets
+	@$(BIN)/python -m pytest tests/router -q -m "not slow"
 
 cluster-test: setup tools ## tests on a real control plane
 	@$(BIN)/python -m pytest tests/cluster -q -m "not slow"

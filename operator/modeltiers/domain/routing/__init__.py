@@ -1,0 +1,1 @@
+"""Which tier answers, and whether its answer is good enough: the same pure functions for router, CLI and tests."""

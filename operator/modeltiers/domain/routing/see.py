@@ -1,0 +1,196 @@
+"""Looks at a request once and returns an `Ask`: counts, estimates, which rules found their words. Keeps no text.
+
+The text of the last user message is read only if a rule, a score or a task asks for it. Total: what cannot be counted
+counts as nothing, the engine judges it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from modeltiers.domain.routing.ask import Ask, Message, Modality, Part, Request
+from modeltiers.domain.routing.features import SCORER, Shape, count, score, task
+from modeltiers.domain.routing.rules import CompiledPolicy
+from modeltiers.domain.routing.table import Session
+from modeltiers.domain.routing.text import ends, fold, words
+
+BYTES_PER_TOKEN: Final = 4
+"""UTF-8 bytes that make a token: English has about four and a half, code three, Chinese four."""
+TOKENS_PER_MESSAGE: Final = 4
+"""What a chat template adds to a message."""
+TOKENS_PER_MEDIUM: Final = 1_000
+"""An image or a sound: models differ from 300 to 3,000."""
+_SAMPLED: Final = 1_024
+"""Characters by which the bytes of a text beyond ASCII are estimated."""
+DRAWS: Final = 1_000_000
+"""A draw is a whole number below this; a permille is this many thousandths of it."""
+OVERRIDE: Final = "x-modeltiers-tier"
+_ANY_SESSION: Final = Session().header
+_IMAGES: Final = frozenset({"image_url", "input_image", "image_embeds", "image_pil", "video_url"})
+_AUDIO: Final = frozenset({"input_audio", "audio_url", "audio_embeds"})
+_TEXT: Final[tuple[Modality, ...]] = ("Text",)
+
+
+class Prompt(Struct, gc=False):
+    """The facts of a prompt, and its last user message."""
+
+    chars: int = 0
+    tokens: int = 0
+    messages: int = 1
+    last: str = ""
+    tool_loop: bool = False
+    images: int = 0
+    audio: int = 0
+
+
+def see(policy: CompiledPolicy, request: Request, headers: Mapping[str, str], request_id: str) -> Ask:
+    """Return what `choose` may know of a request. Total.
+
+    `headers` has lower-case names. The request id stands for the conversation where nothing names one.
+    """
+    prompt = prompt_of(request)
+    form = request.response_format
+    structured = len(memoryview(request.structured_outputs)) > 4  # null is no wish
+    schema = structured or (form is not None and form.type not in ("text", "json_object"))
+    tools = len(request.tools or ()) + len(request.functions or ())
+    tokens = prompt.tokens
+    if tools:
+        tokens += sum(len(memoryview(tool)) for tool in request.tools or request.functions or ()) // BYTES_PER_TOKEN
+    json_mode = schema or (form is not None and form.type != "text")
+    if tools and bytes(memoryview(request.tool_choice)) == b'"none"':
+        tools = 0
+    several = max(request.n or 1, request.best_of or 1)
+    task_ = score_ = None
+    matched: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+    finder = policy.finder
+    scored = policy.needs_score or (several > 1 and policy.policy.mode == "Cascade")
+    if finder.reads_text or scored:
+        text = ends(prompt.last)
+        folded = fold(text)
+        raw = folded.encode()
+        row = words(raw)
+        matched = finder.find(text, folded, raw, row, headers, request)
+        if scored:
+            shape = Shape(len(prompt.last), tokens, prompt.messages, tools, json_mode)
+            counts = count(folded, raw, row, shape)
+            score_, task_ = score(counts), task(counts)
+    elif policy.policy.rules:
+        matched = finder.find("", "", b"", [], headers, request)
+    session, draw = conversation(policy, request, headers, request_id)
+    return Ask(
+        endpoint=request.endpoint,
+        model=request.model or "",
+        stream=bool(request.stream),
+        n=several,
+        max_tokens=request.max_completion_tokens or request.max_tokens or 0,
+        prompt_chars=prompt.chars,
+        prompt_tokens=tokens,
+        messages=prompt.messages,
+        tools=tools > 0,
+        tool_loop=prompt.tool_loop,
+        json_mode=json_mode,
+        json_schema=schema,
+        logprobs=bool(request.logprobs),
+        modalities=_modalities(prompt, request),
+        task=task_,
+        score=score_,
+        scorer=SCORER if counts else None,
+        features=counts,
+        matched=matched,
+        override=headers.get(OVERRIDE),
+        session=session,
+        draw=draw,
+    )
+
+
+def conversation(
+    policy: CompiledPolicy, request: Request, headers: Mapping[str, str], request_id: str
+) -> tuple[str | None, int]:
+    """Return the digest of the conversation, if the policy keeps sessions and it has a name, and its draw."""
+    session = policy.policy.session
+    named = headers.get(_ANY_SESSION if session is None else session.header) or request.user
+    # The policy's name is mixed in: one policy's canaries are not another's, and digests do not join across policies.
+    digest = blake2b(f"{policy.policy.name}\0{named or request_id}".encode("utf-8", "replace"), digest_size=8)
+    draw = int.from_bytes(digest.digest()) % DRAWS
+    return (digest.hexdigest() if session is not None and named else None), draw
+
+
+def prompt_of(request: Request) -> Prompt:
+    """Return the facts of a prompt. Total: a prompt of completions or embeddings that is no text counts as nothing."""
+    if request.messages is not None:
+        return _conversation(request.messages)
+    raw = request.prompt if memoryview(request.prompt) else request.input
+    try:
+        value: Any = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Prompt()
+    if isinstance(value, list) and value and isinstance(value[0], int):
+        value = [value]  # the tokens of one prompt
+    texts = value if isinstance(value, list) else [value]
+    sizes = [_size(text) for text in texts]
+    last = next((text for text in reversed(texts) if isinstance(text, str)), "")
+    chars = sum(chars for chars, _ in sizes)
+    # Each text of a list is a prompt of its own: the longest must fit.
+    return Prompt(chars, max((tokens for _, tokens in sizes), default=0), max(1, len(texts)), last)
+
+
+def _size(text: Any) -> tuple[int, int]:
+    """Return the characters and tokens of one prompt."""
+    if isinstance(text, str):
+        return len(text), tokens_of(text)
+    tokens = len(text) if isinstance(text, list) else 0
+    return tokens * BYTES_PER_TOKEN, tokens
+
+
+def _conversation(messages: list[Message]) -> Prompt:
+    found = Prompt(messages=len(messages), tokens=TOKENS_PER_MESSAGE * len(messages))
+    for message in messages:
+        content = message.content
+        text = content if isinstance(content, str) else _read_parts(content, found) if content else ""
+        if text:
+            found.chars += len(text)
+            found.tokens += tokens_of(text)
+        if message.role == "user":
+            found.last = text
+        elif calls := len(memoryview(message.tool_calls)):
+            found.tokens += calls // BYTES_PER_TOKEN
+    found.tool_loop = messages[-1].role in ("tool", "function")
+    found.tokens += TOKENS_PER_MEDIUM * (found.images + found.audio)
+    return found
+
+
+def _read_parts(parts: list[Part], found: Prompt) -> str:
+    """Return the text of a message in parts, and count what else it holds."""
+    texts = []
+    for part in parts:
+        if part.text is not None:
+            texts.append(part.text)
+        elif part.type in _IMAGES:
+            found.images += 1
+        elif part.type in _AUDIO:
+            found.audio += 1
+    return "\n".join(texts)
+
+
+def tokens_of(text: str) -> int:
+    """Estimate the tokens of a text, by its bytes in UTF-8; of one beyond ASCII, by the bytes of its beginning."""
+    size = len(text)
+    if not text.isascii():
+        sample = text[:_SAMPLED]
+        size = size * len(sample.encode("utf-8", "replace")) // len(sample)
+    return -(-size // BYTES_PER_TOKEN)
+
+
+def _modalities(prompt: Prompt, request: Request) -> tuple[Modality, ...]:
+    speaks = request.modalities is not None and "audio" in request.modalities
+    if not (prompt.images or prompt.audio or speaks):
+        return _TEXT
+    images: tuple[Modality, ...] = ("Image",) if prompt.images else ()
+    audio: tuple[Modality, ...] = ("Audio",) if prompt.audio or speaks else ()
+    return _TEXT + images + audio

@@ -1,0 +1,135 @@
+"""The admin port: whether the router lives and is ready, what it counts, and its drain. Never open to clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import msgspec
+
+from modeltiers.router.replies import JSON, Refusal
+from modeltiers.router.router import Router
+from modeltiers.router.server import Client, Request, Server
+from modeltiers.router.upstream import Pool, fetch
+
+TEXT: Final = b"text/plain; charset=utf-8"
+PROMETHEUS: Final = b"text/plain; version=0.0.4; charset=utf-8"
+LAG: Final = 5.0
+"""A loop that is later than this, in seconds, serves nobody: a restart helps."""
+ENGINE: Final = {b"/engine/health": "/health", b"/engine/metrics": "/metrics"}
+
+
+class Later:
+    """A reply that takes time; it is given up when nobody waits for it any more."""
+
+    def __init__(self, client: Client, work: Coroutine[Any, Any, tuple[int, bytes, bytes]]) -> None:
+        self._client = client
+        self._task = asyncio.get_running_loop().create_task(self._run(work))
+
+    async def _run(self, work: Coroutine[Any, Any, tuple[int, bytes, bytes]]) -> None:
+        status, kind, body = await work
+        self._client.reply(status, [(b"content-type", kind)], body)
+
+    def gone(self) -> None:
+        """Stop."""
+        self._task.cancel()
+
+    def pause(self) -> None:
+        """Do nothing: the reply is short."""
+
+    def resume(self) -> None:
+        """Do nothing: the reply is short."""
+
+
+class Admin:
+    """Answers on the admin port."""
+
+    def __init__(self, router: Router, serving: Server, drain_seconds: float, settle_seconds: float) -> None:
+        self._router, self._serving = router, serving
+        self._drain_seconds, self._settle_seconds = drain_seconds, settle_seconds
+
+    def handle(self, client: Client, request: Request) -> Later | None:
+        """Answer, at once or later; raises Refusal."""
+        path, _, query = request.target.partition(b"?")
+        if path == b"/drain" and request.method in (b"GET", b"POST"):
+            return Later(client, self._drain(query))
+        if request.method != b"GET":
+            raise Refusal(405, "use GET")
+        if path in ENGINE:
+            return Later(client, self._engine(ENGINE[path]))
+        status, kind, body = self._at_once(path)
+        client.reply(status, [(b"content-type", kind)], body)
+        return None
+
+    def _at_once(self, path: bytes) -> tuple[int, bytes, bytes]:
+        router = self._router
+        if path == b"/healthz":
+            well = router.metrics.loop_lag < LAG
+            return (200, TEXT, b"ok\n") if well else (503, TEXT, b"the event loop is late\n")
+        if path == b"/readyz":
+            return (200, TEXT, b"ok\n") if router.ready() else (503, TEXT, b"not ready; see /status\n")
+        if path == b"/metrics":
+            return 200, PROMETHEUS, router.metrics.text()
+        if path == b"/status":
+            return 200, JSON, msgspec.json.encode(self.status())
+        raise Refusal(404, "there is nothing here; see /healthz, /readyz, /metrics, /status, /drain, /engine/health")
+
+    def status(self) -> dict[str, Any]:
+        """Return which tables serve, which were refused and why, and the state of every address."""
+        router, now = self._router, self._router.loop.time()
+        tables = {
+            name: {"version": loaded.version, "models": sorted(loaded.policies)}
+            for name, loaded in router.tables.loaded.items()
+        }
+        return {
+            "ready": router.ready(),
+            "draining": router.draining,
+            "inFlight": len(router.exchanges),
+            "tables": tables,
+            "refusedTables": router.tables.errors,
+            "refusedKeys": router.keys.error,
+            "tiers": {tier.name: _pool_status(pool, now) for tier, pool in router.pools().items()},
+        }
+
+    async def _drain(self, query: bytes) -> tuple[int, bytes, bytes]:
+        """Turn readiness off and return when nothing is in flight, or time is up."""
+        try:
+            given = parse_qs(query.decode("ascii"), strict_parsing=bool(query)).get("seconds")
+            seconds = float(given[0]) if given else self._drain_seconds
+        except (ValueError, UnicodeDecodeError):
+            return 400, TEXT, b"seconds is a number\n"
+        left = await self.drain(min(max(seconds, 0.0), 3600.0))
+        return 200, JSON, msgspec.json.encode({"drained": left == 0, "inFlight": left})
+
+    async def drain(self, seconds: float) -> int:
+        """Drain for so long at most; returns how many requests are left."""
+        router, loop = self._router, self._router.loop
+        router.draining = self._serving.closing = True
+        began = loop.time()
+        # Requests that are on their way while endpoints still name this pod are served.
+        while loop.time() - began < seconds and (router.exchanges or loop.time() - began < self._settle_seconds):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        router.refusing = True
+        return len(router.exchanges)
+
+    async def _engine(self, path: str) -> tuple[int, bytes, bytes]:
+        pools = self._router.pools()
+        local = next((pool for tier, pool in pools.items() if tier.local), None)
+        if local is None or not local.addresses:
+            return 503, TEXT, b"no tier of the table is local\n"
+        try:
+            head, body = await fetch(local.addresses[0], path, local.tier.health.timeout_ms / 1000)
+        except (OSError, TimeoutError):
+            return 503, TEXT, b"the engine does not answer\n"
+        return head.status, head.get(b"content-type") or TEXT, body
+
+
+def _pool_status(pool: Pool, now: float) -> dict[str, Any]:
+    return {
+        "resolveFailures": pool.resolve_failures,
+        "addresses": {
+            f"{one.host}:{one.port}": {"state": one.state(now), "inFlight": one.in_flight} for one in pool.addresses
+        },
+    }

@@ -1,0 +1,106 @@
+"""Counts what the router does: plain numbers while requests run, Prometheus text when somebody asks.
+
+Every label value comes from configuration or from a closed set in the code, so the number of series is bounded.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+PREFIX: Final = "modeltiers_router_"
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+OVERHEAD: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
+
+
+class Histogram:
+    """Counts by upper bound, and their sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return the cumulative counts as Prometheus wants them."""
+        so_far, made = 0, []
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            so_far += count
+            made.append((bound, float(so_far)))
+        return made
+
+
+class Metrics(Collector):
+    """All figures of one process."""
+
+    def __init__(self) -> None:
+        self.requests: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
+        """By policy, tier, outcome and reason."""
+        self.attempts: defaultdict[tuple[str, str], int] = defaultdict(int)
+        """By tier and outcome: Answered, or what failed."""
+        self.tokens: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        """By policy, tier and kind: prompt or completion."""
+        self.first: defaultdict[tuple[str, ...], Histogram] = defaultdict(lambda: Histogram(SECONDS))
+        self.between: defaultdict[tuple[str, ...], Histogram] = defaultdict(lambda: Histogram(SECONDS))
+        self.upstream: defaultdict[tuple[str, ...], Histogram] = defaultdict(lambda: Histogram(SECONDS))
+        self.own = Histogram(OVERHEAD)
+        self.reloads: defaultdict[str, int] = defaultdict(int)
+        self.refused: defaultdict[str, int] = defaultdict(int)
+        """Requests that no tier saw, by status."""
+        self.health_changes: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.in_flight = 0
+        self.loop_lag = 0.0
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family."""
+        yield _counter("requests", "Requests answered.", ("policy", "tier", "outcome", "reason"), self.requests)
+        yield _counter("attempts", "Attempts on tiers.", ("tier", "outcome"), self.attempts)
+        yield _counter("tokens", "Tokens that tiers counted.", ("policy", "tier", "kind"), self.tokens)
+        yield _histogram("time_to_first_token_seconds", "From the request to the first of its answer.", self.first)
+        yield _histogram("inter_token_seconds", "Between two events of a stream.", self.between)
+        yield _histogram("upstream_seconds", "From an attempt's start to its end.", self.upstream)
+        own = HistogramMetricFamily(f"{PREFIX}overhead_seconds", "Own time from a request to its dispatch.")
+        own.add_metric((), self.own.buckets(), self.own.total)
+        yield own
+        reloads = {(outcome,): count for outcome, count in self.reloads.items()}
+        refused = {(status,): count for status, count in self.refused.items()}
+        yield _counter("refused", "Requests that no tier saw, by status.", ("status",), refused)
+        yield _counter("health_changes", "Addresses found well or not.", ("tier", "state"), self.health_changes)
+        yield _counter("table_reloads", "Tables read, by outcome.", ("outcome",), reloads)
+        yield GaugeMetricFamily(f"{PREFIX}in_flight", "Requests being answered.", value=self.in_flight)
+        yield GaugeMetricFamily(
+            f"{PREFIX}loop_lag_seconds", "How late the event loop was, last time.", value=self.loop_lag
+        )
+
+    def text(self) -> bytes:
+        """Return the Prometheus exposition."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return generate_latest(registry)
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], counts: Mapping[Any, int]) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, text, labels=labels)
+    for values, count in counts.items():
+        family.add_metric(values, count)
+    return family
+
+
+def _histogram(name: str, text: str, found: dict[tuple[str, ...], Histogram]) -> Metric:
+    family = HistogramMetricFamily(PREFIX + name, text, labels=("policy", "tier"))
+    for values, histogram in found.items():
+        family.add_metric(values, histogram.buckets(), histogram.total)
+    return family

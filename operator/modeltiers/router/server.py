@@ -1,0 +1,416 @@
+"""The client's side of a connection: reads requests strictly and within bounds, and writes replies.
+
+A connection handles one request at a time; what a client sends ahead waits. Slow heads, slow bodies and readers that
+take nothing are ended by a sweep. Knows nothing of models, tiers or JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol, cast
+
+import httptools
+import msgspec
+
+from modeltiers.router.replies import JSON, Refusal, head
+
+PIPELINE: Final = 16
+"""How many requests a client may send ahead in one read."""
+HEADERS: Final = 100
+LINGER: Final = 1.0
+"""How long a connection that is to close waits for the client to close first, in seconds."""
+NEVER: Final = float("inf")
+ONCE: Final = frozenset(
+    (
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"content-type",
+        b"authorization",
+        b"expect",
+        b"x-modeltiers-hop",
+    )
+)
+CONNECTION: Final = frozenset((b"keep-alive", b"close", b"te", b""))
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """What one client may take of the router; sizes in bytes, times in seconds."""
+
+    head_bytes: int = 32_768
+    head_seconds: float = 10
+    body_bytes: int = 10 * 2**20
+    body_seconds: float = 30
+    idle_seconds: float = 60
+    write_seconds: float = 30
+    connections: int = 4_096
+    connections_per_client: int = 1_024
+
+
+class Request:
+    """One request as it came; header names in lower case."""
+
+    __slots__ = ("body", "headers", "keep_alive", "method", "peer", "target", "version")
+
+    def __init__(self, peer: str) -> None:
+        self.peer = peer
+        self.target = self.method = self.body = b""
+        self.version = ""
+        self.headers: dict[bytes, bytes] = {}
+        self.keep_alive = True
+
+
+class Exchange(Protocol):
+    """What answers a request; the connection tells it of the client."""
+
+    def gone(self) -> None:
+        """Learn that the client has left."""
+
+    def pause(self) -> None:
+        """Learn that the client reads slower than it is written to."""
+
+    def resume(self) -> None:
+        """Learn that it has caught up."""
+
+
+Handler = Callable[["Client", Request], Exchange | None]
+
+
+class Server:
+    """What all connections of a port share."""
+
+    def __init__(self, bounds: Bounds, handler: Handler, loop: asyncio.AbstractEventLoop) -> None:
+        self.bounds, self.handler, self.loop = bounds, handler, loop
+        self.clients: set[Client] = set()
+        self.peers: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.closing = False
+        """Whether every reply ends its connection, so that clients go elsewhere."""
+
+    def protocol(self) -> Client:
+        """Return the protocol for a new connection."""
+        return Client(self)
+
+    def sweep(self, now: float) -> None:
+        """End connections whose time is up."""
+        for client in [one for one in self.clients if now > one.deadline]:
+            client.overdue()
+
+
+class Client(asyncio.Protocol):
+    """One connection of a client."""
+
+    __slots__ = (
+        "_answering",
+        "_body",
+        "_chunked",
+        "_close",
+        "_head_seen",
+        "_in_body",
+        "_lingering",
+        "_parser",
+        "_queue",
+        "_request",
+        "_request_in_hand",
+        "_server",
+        "_size",
+        "_transport",
+        "_waiting",
+        "deadline",
+        "exchange",
+        "peer",
+    )
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._queue: deque[Request] = deque()
+        self._waiting: list[bytes] = []
+        self._request = self._request_in_hand = Request("")
+        self._body: list[bytes] = []
+        self._size = self._head_seen = 0
+        self._answering = self._in_body = self._close = self._chunked = self._lingering = False
+        self.exchange: Exchange | None = None
+        self.deadline = 0.0
+        self.peer = ""
+
+    # -- what the exchange does -----------------------------------------------------------------------------------
+
+    def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send a whole reply."""
+        if self._transport is None or not self._answering:
+            return
+        full = (*headers, (b"content-length", b"%d" % len(body)))
+        first = head(status, full, close=self._closes())
+        # One write below a page or so: two would be two packets.
+        if len(body) < 16_384:
+            self._transport.write(first + body)
+        else:
+            self._transport.writelines([first, body])
+        self._finish()
+
+    def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], data: bytes) -> None:
+        """Send the head of a stream and the first of its body."""
+        if self._transport is None or not self._answering:
+            return
+        close = self._closes()
+        if self._chunked:
+            first = head(status, (*headers, (b"transfer-encoding", b"chunked")), close=close)
+            self._transport.write(b"%b%x\r\n%b\r\n" % (first, len(data), data) if data else first)
+        else:
+            self._transport.write(head(status, headers, close=True) + data)
+
+    def send(self, data: bytes) -> None:
+        """Send more of a stream."""
+        if self._transport is not None and data:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def end(self) -> None:
+        """End a stream."""
+        if self._transport is not None and self._answering:
+            if self._chunked:
+                self._transport.write(b"0\r\n\r\n")
+            self._finish()
+
+    def abort(self) -> None:
+        """Cut the connection: what was sent is not whole, and the client must not take it for whole."""
+        self.exchange = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _closes(self) -> bool:
+        self._close = self._close or self._server.closing or not self._request_in_hand.keep_alive
+        self._chunked = self._request_in_hand.version == "1.1"
+        self._close = self._close or not self._chunked
+        return self._close
+
+    def _finish(self) -> None:
+        self.exchange = None
+        self._answering = False
+        transport = self._transport
+        if transport is None:
+            return
+        if self._close:
+            self._linger()
+            return
+        self.deadline = self._server.loop.time() + self._server.bounds.idle_seconds
+        if self._queue or self._waiting:
+            self._server.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Take up what was sent ahead."""
+        self._next()
+        if self._answering or self._transport is None or self._transport.is_closing():
+            return
+        if self._waiting:
+            data, self._waiting = b"".join(self._waiting), []
+            self._feed(data)
+        self._transport.resume_reading()
+
+    def _linger(self) -> None:
+        """Say that nothing more comes and wait a moment: closing at once could destroy the reply on its way."""
+        self._lingering = True
+        self._waiting.clear()
+        self.deadline = self._server.loop.time() + LINGER
+        if self._transport is not None and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    # -- what the transport says ----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count the connection; one too many is refused."""
+        self._transport = cast(asyncio.Transport, transport)
+        server, peer = self._server, transport.get_extra_info("peername")
+        self.peer = str(peer[0]) if peer else ""
+        server.clients.add(self)
+        server.peers[self.peer] += 1
+        self.deadline = server.loop.time() + server.bounds.head_seconds
+        bounds = server.bounds
+        if len(server.clients) > bounds.connections or server.peers[self.peer] > bounds.connections_per_client:
+            self._refuse(Refusal(429, "too many connections; close some or reuse them", retry_after=1), "Connections")
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
+        """Tell the exchange that nobody waits for it any more."""
+        self._transport = None
+        server = self._server
+        server.clients.discard(self)
+        server.peers[self.peer] -= 1
+        if server.peers[self.peer] <= 0:
+            del server.peers[self.peer]
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.gone()
+
+    def eof_received(self) -> bool:
+        """Take a half-closed connection for a client that has left: no engine shall work for nobody."""
+        return False
+
+    def pause_writing(self) -> None:
+        """Slow the upstream down; a reader that takes nothing for long is ended by the sweep."""
+        self.deadline = self._server.loop.time() + self._server.bounds.write_seconds
+        if self.exchange is not None:
+            self.exchange.pause()
+
+    def resume_writing(self) -> None:
+        """Let the upstream go on."""
+        self.deadline = NEVER if self._answering else self._server.loop.time() + self._server.bounds.idle_seconds
+        if self.exchange is not None:
+            self.exchange.resume()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, unless an answer is still being given: then what was sent ahead waits."""
+        if self._lingering:
+            return
+        if self._answering or self._queue:
+            self._waiting.append(data)
+            if self._transport is not None:
+                self._transport.pause_reading()
+            return
+        self._feed(data)
+
+    def overdue(self) -> None:
+        """End a connection whose time is up; a client that is slow to ask is told so."""
+        if self._transport is None:
+            return
+        begun = self._in_body or self._head_seen
+        if self._lingering or self._answering or not begun:
+            self._transport.abort() if self._answering or self._lingering else self._transport.close()
+        else:
+            self._refuse(Refusal(408, "the request did not come in time"), "Slow")
+
+    # -- parsing --------------------------------------------------------------------------------------------------
+
+    def _feed(self, data: bytes) -> None:
+        if not self._in_body:
+            self._head_seen += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(Refusal(400, "this server speaks HTTP/1.1 and upgrades to nothing"), "Malformed")
+            return
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            refusal = cause if isinstance(cause, Refusal) else Refusal(400, "the request is not valid HTTP/1.1")
+            self._refuse(refusal, "Malformed")
+            return
+        if not self._in_body and self._head_seen > self._server.bounds.head_bytes:
+            self._refuse(self._long_head(), "Malformed")
+            return
+        self._next()
+
+    def _long_head(self) -> Refusal:
+        return Refusal(
+            431, f"the head is longer than {self._server.bounds.head_bytes} bytes; send fewer or shorter headers"
+        )
+
+    def _refuse(self, refusal: Refusal, reason: str) -> None:
+        """Answer what cannot be served and close: behind it, nobody knows where the next request begins."""
+        self._server.refused[reason] += 1
+        self._queue.clear()
+        self._answering = self._close = True
+        self._request_in_hand = Request(self.peer)
+        self._request_in_hand.version = "1.1"
+        self.reply(refusal.status, [(b"content-type", JSON), *refusal.headers()], refusal.body())
+
+    def _next(self) -> None:
+        """Begin the oldest whole request."""
+        if self._answering or not self._queue:
+            return
+        request = self._queue.popleft()
+        self.deadline = NEVER
+        self._answering = True
+        self._request_in_hand = request
+        try:
+            exchange = self._server.handler(self, request)
+        except Refusal as refusal:
+            self.reply(refusal.status, [(b"content-type", JSON), *refusal.headers()], refusal.body())
+            return
+        if self._answering:
+            self.exchange = exchange
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        if len(self._queue) >= PIPELINE:
+            raise Refusal(400, f"more than {PIPELINE} requests sent ahead of their answers")
+        self._request = Request(self.peer)
+        self._body, self._size = [], 0
+        if not self._queue:
+            self.deadline = self._server.loop.time() + self._server.bounds.head_seconds
+
+    def on_url(self, url: bytes) -> None:
+        """Add to the target; it is compared as it came, never decoded."""
+        self._request.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; of those that decide something there is only one."""
+        if self._in_body:
+            return  # a trailer
+        key, headers = name.lower(), self._request.headers
+        if key in headers:
+            if key in ONCE:
+                raise Refusal(400, f"the header {key.decode('latin-1')} is given twice")
+            headers[key] += b", " + value
+        else:
+            headers[key] = value
+
+    def on_headers_complete(self) -> None:
+        """Judge the head before any of the body is kept."""
+        request, bounds = self._request, self._server.bounds
+        headers = request.headers
+        request.method, request.version = self._parser.get_method(), self._parser.get_http_version()
+        request.keep_alive = self._parser.should_keep_alive()
+        size = len(request.target) + sum(len(key) + len(value) + 4 for key, value in headers.items())
+        if size > bounds.head_bytes or len(headers) > HEADERS:
+            raise self._long_head()
+        self._head_seen, self._in_body = 0, True
+        self.deadline = self._server.loop.time() + bounds.body_seconds
+        _judge(request)
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > bounds.body_bytes:
+            raise self._long_body()
+        if (expects := headers.get(b"expect")) is not None:
+            if expects.lower() != b"100-continue":
+                raise Refusal(417, "the only expectation understood is 100-continue")
+            if self._transport is not None and not self._answering:
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, data: bytes) -> None:
+        """Keep some of the body, up to the bound."""
+        self._size += len(data)
+        if self._size > self._server.bounds.body_bytes:
+            raise self._long_body()
+        self._body.append(data)
+
+    def _long_body(self) -> Refusal:
+        return Refusal(413, f"the body is longer than {self._server.bounds.body_bytes} bytes; send less at once")
+
+    def on_message_complete(self) -> None:
+        """Put the request in line."""
+        request, body = self._request, self._body
+        request.body = body[0] if len(body) == 1 else b"".join(body)
+        self._body, self._in_body = [], False
+        self._queue.append(request)
+
+
+def _judge(request: Request) -> None:
+    """Refuse a head that another reader could read differently, or that means to change the protocol."""
+    headers = request.headers
+    if request.version not in ("1.1", "1.0"):
+        raise Refusal(505, "this server speaks HTTP/1.1")
+    if request.version == "1.0" and b"transfer-encoding" in headers:
+        raise Refusal(400, "HTTP/1.0 has no transfer encodings")
+    if request.version == "1.1" and b"host" not in headers:
+        raise Refusal(400, "the header host is missing")
+    coding = headers.get(b"transfer-encoding")
+    if coding is not None and (coding.lower() != b"chunked" or b"content-length" in headers):
+        raise Refusal(400, "the only transfer encoding understood is chunked, without content-length")
+    named = headers.get(b"connection")
+    if named is not None and not {token.strip().lower() for token in named.split(b",")} <= CONNECTION:
+        raise Refusal(400, "the header connection may only say keep-alive or close")
+    if b"upgrade" in headers:
+        raise Refusal(400, "this server speaks HTTP/1.1 and upgrades to nothing")
+    if any(b"\0" in value for value in headers.values()):
+        raise Refusal(400, "a header holds a NUL byte")

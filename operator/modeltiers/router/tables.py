@@ -1,0 +1,138 @@
+"""The tables in force: read from a file or a folder, swapped whole, and the last good one kept when a new one is bad.
+
+Each file stands alone: a fault in one leaves the others as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from modeltiers.domain.routing.choose import CompiledPolicy
+from modeltiers.domain.routing.table import Fault, InvalidTable, Table, read_table
+
+TABLE_BYTES: Final = 1_048_576
+
+
+class Loaded:
+    """A table that serves."""
+
+    __slots__ = ("policies", "table", "version")
+
+    def __init__(self, table: Table, content: bytes) -> None:
+        self.table = table
+        self.version = table.version or hashlib.sha256(content).hexdigest()[:12]
+        self.policies = {policy.model: CompiledPolicy(table, policy) for policy in table.policies}
+
+
+class Tables:
+    """Every table file, by name."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamps: dict[str, tuple[int, int, int]] = {}
+        self.loaded: dict[str, Loaded] = {}
+        self.errors: dict[str, str] = {}
+        self.by_model: dict[str, CompiledPolicy] = {}
+
+    def reload(self) -> list[tuple[str, str]]:
+        """Read what has changed; returns (file, "Loaded" | "Refused" | "Gone") for each that did."""
+        found = self._files()
+        said = []
+        for name in [name for name in self._stamps if name not in found]:
+            del self._stamps[name]
+            self.errors.pop(name, None)
+            if self.loaded.pop(name, None):
+                said.append((name, "Gone"))
+        for name, path in found.items():
+            stamp = _stamp(path)
+            if stamp is None or self._stamps.get(name) == stamp:
+                continue
+            self._stamps[name] = stamp
+            said.append((name, self._read(name, path)))
+        if said:
+            self.by_model = {model: one for loaded in self.loaded.values() for model, one in loaded.policies.items()}
+        return said
+
+    def _files(self) -> dict[str, Path]:
+        if self._path.is_dir():
+            # A mounted ConfigMap has hidden folders behind its links.
+            return {one.name: one for one in sorted(self._path.iterdir()) if one.name[0] != "." and one.is_file()}
+        return {self._path.name: self._path}
+
+    def _read(self, name: str, path: Path) -> str:
+        try:
+            content = path.read_bytes()
+            loaded = Loaded(read_table(_decode(content)), content)
+            _built(loaded.table)
+            self._unique(name, loaded)
+        except (OSError, InvalidTable) as error:
+            self.errors[name] = str(error)
+            return "Refused"
+        self.errors.pop(name, None)
+        self.loaded[name] = loaded
+        return "Loaded"
+
+    def _unique(self, name: str, loaded: Loaded) -> None:
+        for other, one in self.loaded.items():
+            if other != name and (both := loaded.policies.keys() & one.policies.keys()):
+                model = min(both)
+                raise InvalidTable([Fault("$.policies", f"model {model!r} is routed by {other} already; name another")])
+
+
+def _decode(content: bytes) -> Any:
+    if len(content) > TABLE_BYTES:
+        raise InvalidTable([Fault("$", f"the table is longer than {TABLE_BYTES} bytes; split it into several files")])
+    try:
+        return msgspec.json.decode(content) if content.lstrip().startswith(b"{") else _yaml(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidTable([Fault("$", f"neither JSON nor YAML: {error}")]) from None
+
+
+def _yaml(content: bytes) -> Any:
+    import yaml  # only a table written by hand is YAML
+
+    try:
+        aliases = b"*" in content and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(content))
+        document = None if aliases else yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise InvalidTable([Fault("$", f"not YAML: {' '.join(str(error).split())}")]) from None
+    if aliases:
+        raise InvalidTable([Fault("$", "aliases are not read; write the values out")])
+    return document
+
+
+def _built(table: Table) -> None:
+    """Refuse what this version does not do yet, rather than ignore it."""
+    found = [
+        Fault(f"$.tiers[{i}].external", "external tiers are not built yet")
+        for i, t in enumerate(table.tiers)
+        if t.external
+    ]
+    found += [Fault(f"$.tiers[{i}].hop", "signed hops are not built yet") for i, t in enumerate(table.tiers) if t.hop]
+    for index, policy in enumerate(table.policies):
+        path, plain = f"$.policies[{index}]", type(policy)(name=policy.name, model=policy.model, tiers=policy.tiers)
+        if policy.mode != "Upfront":
+            found.append(Fault(f"{path}.mode", f"{policy.mode} is not built yet; use Upfront"))
+        for field in ("score", "session", "accept", "stream", "limits", "key_limits"):
+            if getattr(policy, field) != getattr(plain, field):
+                found.append(Fault(f"{path}.{field}", "is not built yet; leave it out"))
+        for number, rule in enumerate(policy.rules):
+            when = rule.when
+            if when.tasks or when.score_at_least_permille is not None or when.score_at_most_permille is not None:
+                found.append(
+                    Fault(f"{path}.rules[{number}].when", "tasks and scores are not built yet; leave them out")
+                )
+    if found:
+        raise InvalidTable(found)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

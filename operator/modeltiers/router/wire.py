@@ -1,0 +1,146 @@
+"""Reads where the top-level fields of a JSON body lie, and changes some of them without touching another byte.
+
+A body is never decoded and encoded again: order, numbers, white space and fields that nobody here knows stay as they
+came. Refuses what two readers could read differently: duplicate keys, invalid UTF-8, a byte order mark, nesting without
+end. Knows nothing of what the fields mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+_decode: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_SPACE: Final = b" \t\n\r"
+
+
+class BadBody(ValueError):
+    """A body that is no JSON object, or one that two readers could read differently."""
+
+
+class Body:
+    """A JSON object as bytes, and its top-level fields as views on them."""
+
+    __slots__ = ("_compact", "fields", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        """Read the fields; raises BadBody."""
+        if not raw.isascii():
+            _check_text(raw)
+        try:
+            self.fields: dict[str, Raw] = _decode(raw)
+        except msgspec.DecodeError as error:
+            raise BadBody(_problem(raw, error)) from None
+        except RecursionError:
+            raise BadBody("the body is nested too deeply") from None
+        self.raw = raw
+        self._compact = len(raw) == _compact_length(self.fields)
+        if not self._compact:
+            self.spans()  # finds what was given twice
+
+    def spans(self) -> dict[str, tuple[int, int]]:
+        """Return where each value begins and ends; raises BadBody when a key is given twice.
+
+        msgspec says how long each value is, not where: the keys between them are walked over. Of a key given twice it
+        keeps the last value, so the walk meets the key again, or bytes that are not its value's.
+        """
+        if self._compact:
+            return self._add_up()
+        try:
+            return self._walk()
+        except (KeyError, ValueError):
+            raise BadBody("a field is given twice; give each once") from None
+
+    def _add_up(self) -> dict[str, tuple[int, int]]:
+        at, found = 1, dict[str, tuple[int, int]]()
+        for key, value in self.fields.items():
+            begin = at + len(key) + 3
+            at = begin + len(memoryview(value)) + 1
+            found[key] = begin, at - 1
+        return found
+
+    def _walk(self) -> dict[str, tuple[int, int]]:
+        raw, at, found = self.raw, self.raw.index(b"{") + 1, dict[str, tuple[int, int]]()
+        for _ in self.fields:
+            at = _skip(raw, at + 1 if found else at)
+            end = _string_end(raw, at)
+            key = _text(raw[at:end])
+            value = memoryview(self.fields[key])
+            begin = _skip(raw, _skip(raw, end) + 1)
+            if key in found or raw.find(value, begin, begin + len(value)) != begin:
+                raise ValueError(key)
+            found[key] = begin, begin + len(value)
+            at = _skip(raw, begin + len(value))
+            if raw[at] != b","[0] and len(found) < len(self.fields):
+                raise ValueError(key)
+        if raw[at if found else _skip(raw, at)] != b"}"[0]:
+            raise ValueError
+        return found
+
+    def with_changes(self, changes: Mapping[str, bytes]) -> bytes:
+        """Return the body with these values in place of those given, or behind them; all else is byte-identical."""
+        raw, spans = self.raw, self.spans()
+        parts, at, fresh = list[bytes](), 0, list[bytes]()
+        for key in changes:
+            if key not in spans:
+                fresh.append(b'"%b":%b' % (key.encode(), changes[key]))
+        for key, (begin, end) in spans.items():  # in the order of the bytes
+            if key in changes:
+                parts += (raw[at:begin], changes[key])
+                at = end
+        close = raw.rindex(b"}")
+        if fresh:
+            parts += (raw[at:close], b"," if spans else b"", b",".join(fresh))
+            at = close
+        parts.append(raw[at:])
+        return b"".join(parts)
+
+
+def _compact_length(fields: Mapping[str, Raw]) -> int:
+    """Return how long the object is when written without white space or escapes, each key once: the least it can be.
+
+    A body of just this length has nothing else in it, no key twice; so it need not be walked.
+    """
+    return sum(len(key) + len(memoryview(value)) for key, value in fields.items()) + 4 * len(fields) + 1 + (not fields)
+
+
+def _check_text(raw: bytes) -> None:
+    if raw.startswith(b"\xef\xbb\xbf"):
+        raise BadBody("the body begins with a byte order mark; send plain UTF-8")
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        raise BadBody(f"the body is not UTF-8: byte {error.start}") from None
+
+
+def _problem(raw: bytes, error: msgspec.DecodeError) -> str:
+    if not raw.strip(_SPACE):
+        return "the body is empty; send a JSON object"
+    if isinstance(error, msgspec.ValidationError):
+        return "the body is not a JSON object"
+    return f"the body is not JSON: {error}"
+
+
+def _skip(raw: bytes, at: int) -> int:
+    while raw[at : at + 1] in (b" ", b"\n", b"\t", b"\r"):
+        at += 1
+    return at
+
+
+def _string_end(raw: bytes, at: int) -> int:
+    """Return the index behind the string that begins at `at`."""
+    end = at
+    while True:
+        end = raw.index(b'"', end + 1)
+        before = end - 1
+        while raw[before : before + 1] == b"\\":
+            before -= 1
+        if (end - before) % 2:
+            return end + 1
+
+
+def _text(string: bytes) -> str:
+    return string[1:-1].decode() if b"\\" not in string else msgspec.json.decode(string, type=str)
