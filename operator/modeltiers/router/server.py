@@ -103,6 +103,7 @@ class Client(asyncio.Protocol):
     """One connection of a client."""
 
     __slots__ = (
+        "_ahead",
         "_answering",
         "_body",
         "_chunked",
@@ -117,6 +118,7 @@ class Client(asyncio.Protocol):
         "_server",
         "_size",
         "_transport",
+        "_unsent",
         "_waiting",
         "deadline",
         "exchange",
@@ -131,7 +133,7 @@ class Client(asyncio.Protocol):
         self._waiting: list[bytes] = []
         self._request = self._request_in_hand = Request("")
         self._body: list[bytes] = []
-        self._size = self._head_seen = 0
+        self._size = self._head_seen = self._ahead = self._unsent = 0
         self._answering = self._in_body = self._close = self._chunked = self._lingering = False
         self.exchange: Exchange | None = None
         self.deadline = 0.0
@@ -196,9 +198,17 @@ class Client(asyncio.Protocol):
         if self._close:
             self._linger()
             return
-        self.deadline = self._server.loop.time() + self._server.bounds.idle_seconds
+        self._rest()
         if self._queue or self._waiting:
             self._server.loop.call_soon(self._go_on)
+
+    def _rest(self) -> None:
+        """Set how long the connection may now do nothing; while a reply is still going out, only that counts."""
+        if self._unsent:
+            return
+        bounds = self._server.bounds
+        seconds = NEVER if self._answering else LINGER if self._lingering else bounds.idle_seconds
+        self.deadline = self._server.loop.time() + seconds
 
     def _go_on(self) -> None:
         """Take up what was sent ahead."""
@@ -206,15 +216,14 @@ class Client(asyncio.Protocol):
         if self._answering or self._transport is None or self._transport.is_closing():
             return
         if self._waiting:
-            data, self._waiting = b"".join(self._waiting), []
+            data, self._waiting, self._ahead = b"".join(self._waiting), [], 0
             self._feed(data)
-        self._transport.resume_reading()
 
     def _linger(self) -> None:
         """Say that nothing more comes and wait a moment: closing at once could destroy the reply on its way."""
         self._lingering = True
         self._waiting.clear()
-        self.deadline = self._server.loop.time() + LINGER
+        self._rest()
         if self._transport is not None and self._transport.can_write_eof():
             self._transport.write_eof()
 
@@ -251,12 +260,14 @@ class Client(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Slow the upstream down; a reader that takes nothing for long is ended by the sweep."""
         self.deadline = self._server.loop.time() + self._server.bounds.write_seconds
+        self._unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
         if self.exchange is not None:
             self.exchange.pause()
 
     def resume_writing(self) -> None:
         """Let the upstream go on."""
-        self.deadline = NEVER if self._answering else self._server.loop.time() + self._server.bounds.idle_seconds
+        self._unsent = 0
+        self._rest()
         if self.exchange is not None:
             self.exchange.resume()
 
@@ -265,21 +276,33 @@ class Client(asyncio.Protocol):
         if self._lingering:
             return
         if self._answering or self._queue:
+            # Reading goes on: only so is a client that leaves noticed.
             self._waiting.append(data)
-            if self._transport is not None:
-                self._transport.pause_reading()
+            self._ahead += len(data)
+            if self._ahead > self._server.bounds.head_bytes + self._server.bounds.body_bytes:
+                self._server.refused["Ahead"] += 1
+                self.overdue()
             return
         self._feed(data)
 
     def overdue(self) -> None:
         """End a connection whose time is up; a client that is slow to ask is told so."""
-        if self._transport is None:
+        if self._transport is None or self._still_taken(self._transport):
             return
         begun = self._in_body or self._head_seen
         if self._lingering or self._answering or not begun:
             self._transport.abort() if self._answering or self._lingering else self._transport.close()
         else:
             self._refuse(Refusal(408, "the request did not come in time"), "Slow")
+
+    def _still_taken(self, transport: asyncio.Transport) -> bool:
+        """Whether the client has taken some of its reply since it was last looked at; then it has more time."""
+        left = transport.get_write_buffer_size()
+        if not self._unsent or left >= self._unsent:
+            return False
+        self._unsent = left
+        self.deadline = self._server.loop.time() + self._server.bounds.write_seconds
+        return True
 
     # -- parsing --------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import Final
 EVENT_BYTES: Final = 8 * 2**20
 """The longest event that is held together; a longer one breaks the stream."""
 DONE: Final = b"[DONE]"
-_END: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
+_END: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 _LINE: Final = re.compile(rb"\r\n|\n|\r")
 
 
@@ -35,7 +35,7 @@ class Splitter:
         rest = self._rest + data
         events, begin, at = list[bytes](), 0, max(0, self._seen - 3)
         while (found := _END.search(rest, at)) is not None:
-            if found.group() == b"\r\r" and found.end() == len(rest):
+            if found.end() == len(rest) and rest.endswith(b"\r"):
                 break  # a line feed may follow and belong to it
             events.append(rest[begin : found.end()])
             begin = at = found.end()
@@ -45,10 +45,10 @@ class Splitter:
             raise TooLong
         return events
 
-    def rest(self) -> bytes:
-        """Return what came after the last whole event."""
+    def last(self) -> bytes:
+        """Return the event that the stream's end completes: one that waited for a line feed, or a bare [DONE]."""
         rest, self._rest, self._seen = self._rest, b"", 0
-        return rest
+        return rest if _END.search(rest) or payload(rest) == DONE else b""
 
 
 def payload(event: bytes) -> bytes:

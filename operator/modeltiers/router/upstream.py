@@ -17,6 +17,7 @@ import httptools
 
 from modeltiers.domain.routing.table import Tier
 
+HEADERS: Final = 100
 HEAD_BYTES: Final = 65_536
 """The most that a reply's head may have."""
 EWMA: Final = 0.1
@@ -88,6 +89,8 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_bytes",
         "_chunked",
+        "_complete",
+        "_dirty",
         "_head_done",
         "_headers",
         "_length",
@@ -97,6 +100,7 @@ class Connection(asyncio.Protocol):
         "address",
         "deadline",
         "idle_since",
+        "once",
         "sink",
         "total_deadline",
         "used",
@@ -107,6 +111,8 @@ class Connection(asyncio.Protocol):
         self.sink: Sink | None = None
         self.deadline = self.total_deadline = self.idle_since = 0.0
         self.used = 0
+        self.once = False
+        """Whether it serves one request only, and is no idle connection's after it."""
         self._parser: Any = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._reset()
@@ -115,7 +121,7 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_done = False
         self._bytes = 0
-        self._length = self._chunked = False
+        self._length = self._chunked = self._complete = self._dirty = False
 
     # -- what the exchange does -----------------------------------------------------------------------------------
 
@@ -175,16 +181,19 @@ class Connection(asyncio.Protocol):
         if self.sink is None:
             self.close()  # nobody asked: an answer without a question would be taken for the next one
             return
+        self._bytes += len(data)  # set back to nothing by whatever of it is body
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail(BROKEN)
-            return
-        if not self._head_done and self.sink is not None:
-            self._bytes += len(data)
-            if self._bytes > HEAD_BYTES:
+            self._dirty = True
+            if not self._complete:
                 self._fail(BROKEN)
-        elif self.sink is not None:
+                return
+        if self._complete:
+            self._finish(keep=not self._dirty and self._parser.should_keep_alive() and (self._length or self._chunked))
+        elif self._bytes > HEAD_BYTES:
+            self._fail(BROKEN)  # a head, a trailer or a chunk's extension without end
+        elif self._head_done:
             self.deadline = self.address.loop.time() + self.address.tier.timeouts.idle_ms / 1000
 
     def eof_received(self) -> None:
@@ -201,25 +210,34 @@ class Connection(asyncio.Protocol):
 
     # -- what the parser says -------------------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        """Notice what comes behind a whole reply: nobody asked for it."""
+        self._dirty = self._dirty or self._complete
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; trailers too come here and are dropped."""
-        if not self._head_done:
-            self._headers.append((name.lower(), value))
-            self._bytes += 0 if len(self._headers) <= 100 else HEAD_BYTES
+        if self._head_done:
+            return
+        if len(self._headers) >= HEADERS:
+            raise ValueError("too many headers")  # the parser makes a parser error of it
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Hand over the head, unless it only announces the real one."""
+        """Hand over the head, unless it only announces the real one, or nobody asked for it."""
+        if self._complete:
+            return
         status = self._parser.get_status_code()
         if status < 200:
             self._headers = []
             return
-        for name, value in self._headers:
-            if name == b"content-length":
-                self._length = True
-            elif name == b"transfer-encoding":
-                self._chunked = value.lower() == b"chunked"
+        codings = [value.lower() for name, value in self._headers if name == b"transfer-encoding"]
+        if status > 599 or codings not in ([], [b"chunked"]):
+            raise ValueError("a status or a transfer encoding that is none")
         if sum(len(name) + len(value) for name, value in self._headers) > HEAD_BYTES:
-            raise ValueError("head too long")  # the parser makes a parser error of it
+            raise ValueError("head too long")
+        self._chunked = bool(codings)
+        self._length = any(name == b"content-length" for name, _ in self._headers)
+        self._bytes = 0
         self._head_done = True
         self._status = status
         if self.sink is not None:
@@ -227,13 +245,13 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Hand over some of the body."""
-        if self.sink is not None:
+        self._bytes = 0
+        if self.sink is not None and not self._complete:
             self.sink.upstream_data(data)
 
     def on_message_complete(self) -> None:
-        """Hand over the end, and the connection to the next request."""
-        if self._head_done:
-            self._finish(keep=self._parser.should_keep_alive() and (self._length or self._chunked))
+        """Notice the end; it is handed over when all that came with it has been looked at."""
+        self._complete = self._complete or self._head_done
 
     # -- ends -------------------------------------------------------------------------------------------------------
 
@@ -241,7 +259,7 @@ class Connection(asyncio.Protocol):
         sink, self.sink = self.sink, None
         if sink is None:
             return
-        self.address.release(self, keep=keep)
+        self.address.release(self, keep=keep and not self.once)
         self.address.succeeded() if self._status < 500 else self.address.failed()
         sink.upstream_end()
 
@@ -416,7 +434,7 @@ class Pool:
             return
         try:
             found = await self.loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        except OSError:
+        except (OSError, UnicodeError):  # a name that no resolver takes is a UnicodeError
             self.resolve_failures += 1
             return
         hosts = dict.fromkeys(str(entry[4][0]) for entry in found)
@@ -568,6 +586,7 @@ async def fetch(address: Address, path: str, seconds: float, most: int = 16 * 2*
     sink = Collected(address.loop, most)
     async with asyncio.timeout(seconds):
         connection = await address.pool.connect(address)
+        connection.once = True
         try:
             address.in_flight += 1
             address.pool.active.add(connection)
@@ -575,7 +594,7 @@ async def fetch(address: Address, path: str, seconds: float, most: int = 16 * 2*
             connection.send([head.encode()], sink)
             return await sink.done
         finally:
-            if connection.sink is not None:
+            if connection.sink is sink:
                 address.release(connection, keep=False)
                 connection.abort()
 
