@@ -30,9 +30,11 @@ class Refusal(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: float | None = None,
+        allow: bytes = b"",
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.param, self.code, self.retry_after = status, message, param, code, retry_after
+        self._allow = allow
 
     def body(self) -> bytes:
         """Return OpenAI's error object."""
@@ -40,9 +42,10 @@ class Refusal(Exception):
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return what goes with it."""
-        if self.retry_after is None:
-            return []
-        return [(b"retry-after", b"%d" % max(1, round(self.retry_after + 0.5)))]
+        found = [(b"allow", self._allow)] if self._allow else []
+        if self.retry_after is not None:
+            found.append((b"retry-after", b"%d" % max(1, round(self.retry_after + 0.5))))
+        return found
 
 
 def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> bytes:

@@ -7,6 +7,10 @@ take nothing are ended by a sweep. Knows nothing of models, tiers or JSON.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import termios
+from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, cast
@@ -105,18 +109,23 @@ class Client(asyncio.Protocol):
     __slots__ = (
         "_ahead",
         "_answering",
+        "_begun",
         "_body",
         "_chunked",
         "_close",
         "_head_seen",
         "_in_body",
         "_lingering",
+        "_more",
         "_parser",
         "_queue",
+        "_quiet",
         "_request",
         "_request_in_hand",
         "_server",
         "_size",
+        "_taken",
+        "_then",
         "_transport",
         "_unsent",
         "_waiting",
@@ -132,9 +141,11 @@ class Client(asyncio.Protocol):
         self._queue: deque[Request] = deque()
         self._waiting: list[bytes] = []
         self._request = self._request_in_hand = Request("")
-        self._body: list[bytes] = []
-        self._size = self._head_seen = self._ahead = self._unsent = 0
-        self._answering = self._in_body = self._close = self._chunked = self._lingering = False
+        self._body = b""
+        self._more = bytearray()
+        self._size = self._head_seen = self._ahead = self._unsent = self._quiet = self._taken = 0
+        self._answering = self._begun = self._in_body = self._close = self._chunked = self._lingering = False
+        self._then: Refusal | None = None
         self.exchange: Exchange | None = None
         self.deadline = 0.0
         self.peer = ""
@@ -148,7 +159,9 @@ class Client(asyncio.Protocol):
         full = (*headers, (b"content-length", b"%d" % len(body)))
         first = head(status, full, close=self._closes())
         # One write below a page or so: two would be two packets.
-        if len(body) < 16_384:
+        if self._request_in_hand.method == b"HEAD":
+            self._transport.write(first)
+        elif len(body) < 16_384:
             self._transport.write(first + body)
         else:
             self._transport.writelines([first, body])
@@ -199,7 +212,7 @@ class Client(asyncio.Protocol):
             self._linger()
             return
         self._rest()
-        if self._queue or self._waiting:
+        if self._queue or self._waiting or self._then is not None:
             self._server.loop.call_soon(self._go_on)
 
     def _rest(self) -> None:
@@ -207,7 +220,14 @@ class Client(asyncio.Protocol):
         if self._unsent:
             return
         bounds = self._server.bounds
-        seconds = NEVER if self._answering else LINGER if self._lingering else bounds.idle_seconds
+        if self._answering:
+            seconds = NEVER
+        elif self._lingering:
+            seconds = LINGER
+        elif self._begun:
+            seconds = bounds.body_seconds if self._in_body else bounds.head_seconds
+        else:
+            seconds = bounds.idle_seconds
         self.deadline = self._server.loop.time() + seconds
 
     def _go_on(self) -> None:
@@ -223,6 +243,7 @@ class Client(asyncio.Protocol):
         """Say that nothing more comes and wait a moment: closing at once could destroy the reply on its way."""
         self._lingering = True
         self._waiting.clear()
+        self._ahead = 0
         self._rest()
         if self._transport is not None and self._transport.can_write_eof():
             self._transport.write_eof()
@@ -260,7 +281,7 @@ class Client(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Slow the upstream down; a reader that takes nothing for long is ended by the sweep."""
         self.deadline = self._server.loop.time() + self._server.bounds.write_seconds
-        self._unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        self._unsent = _outstanding(self._transport) if self._transport is not None else 0
         if self.exchange is not None:
             self.exchange.pause()
 
@@ -274,8 +295,11 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse, unless an answer is still being given: then what was sent ahead waits."""
         if self._lingering:
+            self._ahead += len(data)
+            if self._ahead > self._server.bounds.body_bytes and self._transport is not None:
+                self._transport.pause_reading()  # it has had its chance to stop and listen
             return
-        if self._answering or self._queue:
+        if self._answering or self._queue or self._waiting or self._then is not None:
             # Reading goes on: only so is a client that leaves noticed.
             self._waiting.append(data)
             self._ahead += len(data)
@@ -289,15 +313,16 @@ class Client(asyncio.Protocol):
         """End a connection whose time is up; a client that is slow to ask is told so."""
         if self._transport is None or self._still_taken(self._transport):
             return
-        begun = self._in_body or self._head_seen
-        if self._lingering or self._answering or not begun:
-            self._transport.abort() if self._answering or self._lingering else self._transport.close()
+        if self._lingering or self._answering or self._unsent:
+            self._transport.abort()
+        elif not (self._in_body or self._head_seen):
+            self._transport.close()
         else:
             self._refuse(Refusal(408, "the request did not come in time"), "Slow")
 
     def _still_taken(self, transport: asyncio.Transport) -> bool:
         """Whether the client has taken some of its reply since it was last looked at; then it has more time."""
-        left = transport.get_write_buffer_size()
+        left = _outstanding(transport)
         if not self._unsent or left >= self._unsent:
             return False
         self._unsent = left
@@ -309,6 +334,8 @@ class Client(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         if not self._in_body:
             self._head_seen += len(data)
+        self._quiet += len(data)  # set back to nothing by whatever of it is body
+        self._taken += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -317,12 +344,21 @@ class Client(asyncio.Protocol):
         except httptools.HttpParserError as error:
             cause = error.__context__
             refusal = cause if isinstance(cause, Refusal) else Refusal(400, "the request is not valid HTTP/1.1")
-            self._refuse(refusal, "Malformed")
+            self._then = refusal  # behind what was whole before it
+            self._next()
             return
         if not self._in_body and self._head_seen > self._server.bounds.head_bytes:
             self._refuse(self._long_head(), "Malformed")
             return
+        if self._in_body and self._is_framing_without_end():
+            self._refuse(Refusal(400, "chunks with hardly a body in them"), "Malformed")
+            return
         self._next()
+
+    def _is_framing_without_end(self) -> bool:
+        """Whether too much came that is no body: a trailer, a chunk's extension, or very many small ones."""
+        bounds = self._server.bounds
+        return self._quiet > bounds.head_bytes or self._taken - self._size > bounds.head_bytes + bounds.body_bytes
 
     def _long_head(self) -> Refusal:
         return Refusal(
@@ -339,8 +375,12 @@ class Client(asyncio.Protocol):
         self.reply(refusal.status, [(b"content-type", JSON), *refusal.headers()], refusal.body())
 
     def _next(self) -> None:
-        """Begin the oldest whole request."""
-        if self._answering or not self._queue:
+        """Begin the oldest whole request, or say what was wrong behind the last one."""
+        if self._answering:
+            return
+        if not self._queue:
+            if self._then is not None:
+                self._refuse(self._then, "Malformed")
             return
         request = self._queue.popleft()
         self.deadline = NEVER
@@ -351,6 +391,7 @@ class Client(asyncio.Protocol):
         except Refusal as refusal:
             self.reply(refusal.status, [(b"content-type", JSON), *refusal.headers()], refusal.body())
             return
+        request.body = b""  # whoever still needs it has it
         if self._answering:
             self.exchange = exchange
 
@@ -359,7 +400,8 @@ class Client(asyncio.Protocol):
         if len(self._queue) >= PIPELINE:
             raise Refusal(400, f"more than {PIPELINE} requests sent ahead of their answers")
         self._request = Request(self.peer)
-        self._body, self._size = [], 0
+        self._size = 0
+        self._begun = True
         if not self._queue:
             self.deadline = self._server.loop.time() + self._server.bounds.head_seconds
 
@@ -388,7 +430,7 @@ class Client(asyncio.Protocol):
         size = len(request.target) + sum(len(key) + len(value) + 4 for key, value in headers.items())
         if size > bounds.head_bytes or len(headers) > HEADERS:
             raise self._long_head()
-        self._head_seen, self._in_body = 0, True
+        self._head_seen, self._quiet, self._taken, self._in_body = 0, 0, 0, True
         self.deadline = self._server.loop.time() + bounds.body_seconds
         _judge(request)
         length = headers.get(b"content-length")
@@ -405,17 +447,31 @@ class Client(asyncio.Protocol):
         self._size += len(data)
         if self._size > self._server.bounds.body_bytes:
             raise self._long_body()
-        self._body.append(data)
+        self._quiet = 0
+        if self._body:
+            self._more += data
+        else:
+            self._body = data  # most bodies come in one piece
 
     def _long_body(self) -> Refusal:
         return Refusal(413, f"the body is longer than {self._server.bounds.body_bytes} bytes; send less at once")
 
     def on_message_complete(self) -> None:
         """Put the request in line."""
-        request, body = self._request, self._body
-        request.body = body[0] if len(body) == 1 else b"".join(body)
-        self._body, self._in_body = [], False
+        request = self._request
+        request.keep_alive = self._parser.should_keep_alive()  # a trailer may have said otherwise
+        request.body = self._body + self._more if self._more else self._body
+        self._body, self._more = b"", bytearray()
+        self._in_body = self._begun = False
         self._queue.append(request)
+
+
+def _outstanding(transport: asyncio.Transport) -> int:
+    """Return how many bytes the client has not taken yet; the kernel holds some, and says so only when asked."""
+    held = array("i", [0])
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, held)
+    return transport.get_write_buffer_size() + held[0]
 
 
 def _judge(request: Request) -> None:

@@ -523,7 +523,7 @@ class Attempt:
             self._task.cancel()
             self._task = None
         connection, self._connection = self._connection, None
-        if connection is not None and connection.sink is not None:
+        if connection is not None and connection.sink is self._sink:  # else it serves another request by now
             connection.address.release(connection, keep=False)
             connection.abort()
 

@@ -48,6 +48,7 @@ Reason = Literal[
     "EscalationCap",
     "Saturated",
     "NotReady",
+    "Hop",
 ]
 """Why the first tier is the first. A closed set: a label of metrics, and the header x-modeltiers-reason."""
 REASONS: Final[Mapping[Reason, str]] = {
@@ -69,6 +70,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     "EscalationCap": "as many requests escalate as may, so the answer is not judged",
     "Saturated": "the tier that was wanted has as many requests in flight as it may",
     "NotReady": "the tier that was wanted has no address that takes requests",
+    "Hop": "another router has chosen, and this one stands beside the tier",
 }
 Skip = Literal["BelowFloor", "Capability", "ContextFit", "OtherModel", "NotReady", "Lower"]
 """Why a tier is not among those that are tried."""

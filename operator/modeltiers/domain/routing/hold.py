@@ -36,6 +36,20 @@ class Held(Struct, frozen=True, gc=False):
     """The realised share of late, for status and metrics."""
 
 
+class Share(Struct, frozen=True, gc=False):
+    """A share of late, in permille, and of how many requests."""
+
+    permille: float = 0.0
+    seen: int = 0
+
+
+def share(before: Share, hit: bool) -> Share:  # noqa: FBT001  the request's own outcome
+    """Return the share after one more request: a plain mean of the first ones, then the newest weighs most."""
+    weight = max(_MEMORY, 1 / (before.seen + 1))
+    moved = before.permille + weight * ((1000.0 if hit else 0.0) - before.permille)
+    return Share(round(moved, _DECIMALS), before.seen + 1)
+
+
 def start(policy: CompiledPolicy) -> Held:
     """Return the state before any request: the policy's own threshold."""
     share = policy.score.strong_share_permille or 0

@@ -49,6 +49,8 @@ class Attempt(Struct, frozen=True, rename="camel", omit_defaults=True):
     """The HTTP status; None when no head came."""
     ms: int = 0
     usage: Usage = Usage()
+    estimated: bool = False
+    """The usage is ours, not the tier's: it was stopped before it said what it counted."""
     evidence: Any = None
     """What `accept` saw of the answer; None when the answer was not judged."""
     verdict: Any = None
