@@ -16,6 +16,8 @@ from modeltiers import names
 from modeltiers.api import reference
 from modeltiers.api.crd import RESOURCES, crd, to_yaml
 from modeltiers.api.settings import Settings
+from modeltiers.cli.routing_page import routing_page
+from modeltiers.cli.table_page import table_page
 from modeltiers.domain.conditions import reasons_page
 from modeltiers.kube.access import rbac_manifests
 
@@ -50,11 +52,17 @@ def crd_chart() -> dict[Path, str]:
 
 
 def reference_pages() -> dict[Path, str]:
-    """A reference page for each resource, one for the reasons in conditions, and one for the settings file."""
+    """A reference page for each resource, for the reasons in conditions, the settings and the routing table."""
     folder = Path("docs") / "reference"
     pages = {folder / f"{one.kind.lower()}.md": reference.resource_page(one) for one in RESOURCES}
     settings = reference.settings_page(Settings, "Settings")
-    return {**pages, folder / "reasons.md": reasons_page(), folder / "settings.md": settings}
+    more = {
+        "reasons.md": reasons_page(),
+        "settings.md": settings,
+        "table.md": table_page(),
+        "routing.md": routing_page(),
+    }
+    return pages | {folder / name: text for name, text in more.items()}
 
 
 def manifests() -> dict[Path, str]:

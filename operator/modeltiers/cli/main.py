@@ -13,7 +13,9 @@ import click
 
 COMMANDS: Final[Mapping[str, str]] = {
     "generate": "modeltiers.cli.generate:generate",
+    "lint": "modeltiers.cli.lint:lint",
     "plan": "modeltiers.cli.plan:plan",
+    "route": "modeltiers.cli.route:route",
 }
 """Subcommand -> module:attribute of its click command."""
 

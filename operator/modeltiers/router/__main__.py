@@ -5,25 +5,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import uvloop
 
 from modeltiers.router.admin import Admin
+from modeltiers.router.hops import HopKey
 from modeltiers.router.keys import KeyRing
-from modeltiers.router.router import Router
+from modeltiers.router.limits import Gate
+from modeltiers.router.logs import Log
+from modeltiers.router.router import LOGGED, Guards, Router
 from modeltiers.router.server import Bounds, Server
+from modeltiers.router.spool import Spool
 from modeltiers.router.tables import Tables
-
-
-def say(event: str, **facts: Any) -> None:
-    """Write one line of the log: facts from configuration and counts, never anything of a request."""
-    sys.stdout.write(msgspec.json.encode({"event": event, **facts}).decode() + "\n")
-    sys.stdout.flush()
+from modeltiers.router.workers import Workers
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -33,6 +32,14 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--listen", type=address, default=("127.0.0.1", 8080), help="HOST:PORT for clients")
     parser.add_argument("--admin", type=address, default=("127.0.0.1", 8081), help="HOST:PORT for probes and metrics")
     parser.add_argument("--keys", type=Path, help="a file with the hashes of API keys")
+    parser.add_argument("--hop-key", type=Path, help="a file with the key of forwarded requests")
+    parser.add_argument("--spool", type=Path, help="a folder for decision records; none are kept without it")
+    parser.add_argument("--spool-bytes", type=int, default=64 * 2**20, help="what all records may take (%(default)s)")
+    parser.add_argument("--log-requests", choices=LOGGED, default="failed", help="which get a line (%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="processes for dear checks of answers (%(default)s)")
+    parser.add_argument("--processes", type=int, default=1, help="how many share the port (%(default)s)")
+    parser.add_argument("--part", type=part, default=(0, 1), help=argparse.SUPPRESS)
+    parser.add_argument("--report-fd", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--drain-seconds", type=float, default=30.0, help="how long a drain waits (%(default)s)")
     parser.add_argument(
         "--settle-seconds", type=float, default=2.0, help="how long a drain still serves who did not hear (%(default)s)"
@@ -52,14 +59,28 @@ def address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def part(text: str) -> tuple[int, int]:
+    """Read which of how many processes this is."""
+    number, _, count = text.partition("/")
+    return int(number), int(count)
+
+
 async def serve(options: argparse.Namespace) -> int:
     """Serve until told to end; returns the exit code."""
     loop = asyncio.get_running_loop()
-    tables, keys = Tables(options.table), KeyRing(options.keys)
-    router = Router(tables, keys, loop, options.resolve_seconds)
+    log = Log()
+    _, count = options.part
+    guards = Guards(
+        keys=KeyRing(options.keys),
+        hop_key=HopKey(options.hop_key),
+        gate=Gate(1 / count),
+        workers=Workers(options.workers),
+        log=log,
+        logged=options.log_requests,
+        spool=Spool(options.spool, options.spool_bytes // count) if options.spool is not None else None,
+    )
+    router = Router(Tables(options.table), guards, loop, options.resolve_seconds)
     router.reload()
-    for name, error in tables.errors.items():
-        say("table_refused", table=name, error=error)
     bounds = Bounds(**{field: getattr(options, field) for field in Bounds.__struct_fields__})
     serving = Server(bounds, router.handle, loop)
     admin = Admin(router, serving, options.drain_seconds, options.settle_seconds)
@@ -67,10 +88,14 @@ async def serve(options: argparse.Namespace) -> int:
     ends = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ends.set)
-    front = await loop.create_server(serving.protocol, *options.listen, backlog=1024)
+    front = await loop.create_server(serving.protocol, *options.listen, backlog=1024, reuse_port=count > 1)
     back = await loop.create_server(managing.protocol, *options.admin)
     sockets = [[*one.sockets[0].getsockname()[:2]] for one in (front, back)]
-    say("listening", serving=sockets[0], admin=sockets[1], tables=sorted(tables.loaded))
+    if options.report_fd is not None:
+        with os.fdopen(options.report_fd, "wb") as pipe:
+            pipe.write(msgspec.json.encode(sockets[1]) + b"\n")
+    else:
+        log.say("listening", serving=sockets[0], admin=sockets[1], tables=sorted(router.tables.loaded))
 
     def sweep(now: float) -> None:
         serving.sweep(now)
@@ -89,13 +114,26 @@ async def serve(options: argparse.Namespace) -> int:
         await clock
     front.close()
     back.close()
-    say("ended", cut=left)
+    log.say("ended", cut=left)
+    await router.close()
     return 0
 
 
 def main() -> int:
     """Run the program."""
-    return uvloop.run(serve(arguments()))
+    given = sys.argv[1:]
+    options = arguments(given)
+    if options.processes == 1:
+        return uvloop.run(serve(options))
+    return uvloop.run(supervise(options, given))
+
+
+async def supervise(options: argparse.Namespace, given: list[str]) -> int:
+    """Run several processes until told to end; returns the exit code."""
+    from modeltiers.router.processes import Supervisor  # one process alone needs none of it
+
+    supervisor = Supervisor(options.processes, [*given, "--processes", "1"], options.listen, options.drain_seconds)
+    return await supervisor.run(options.admin)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ import msgspec
 
 from modeltiers.router.replies import JSON, Refusal
 from modeltiers.router.router import Router
+from modeltiers.router.routes import Route
 from modeltiers.router.server import Client, Request, Server
 from modeltiers.router.upstream import Pool, fetch
 
 TEXT: Final = b"text/plain; charset=utf-8"
 PROMETHEUS: Final = b"text/plain; version=0.0.4; charset=utf-8"
+NOTHING: Final = "there is nothing here; see /healthz, /readyz, /metrics, /status, /drain, /engine/health"
 LAG: Final = 5.0
 """A loop that is later than this, in seconds, serves nobody: a restart helps."""
 ENGINE: Final = {b"/engine/health": "/health", b"/engine/metrics": "/metrics"}
@@ -74,7 +76,7 @@ class Admin:
             return 200, PROMETHEUS, router.metrics.text()
         if path == b"/status":
             return 200, JSON, msgspec.json.encode(self.status())
-        raise Refusal(404, "there is nothing here; see /healthz, /readyz, /metrics, /status, /drain, /engine/health")
+        raise Refusal(404, NOTHING)
 
     def status(self) -> dict[str, Any]:
         """Return which tables serve, which were refused and why, and the state of every address."""
@@ -89,7 +91,11 @@ class Admin:
             "inFlight": len(router.exchanges),
             "tables": tables,
             "refusedTables": router.tables.errors,
-            "refusedKeys": router.keys.error,
+            "refusedKeys": router.guards.keys.error,
+            "refusedHopKey": router.guards.hop_key.error,
+            "policies": {route.policy.policy.name: _route_status(route) for route in router.routes.values()},
+            "waiting": router.guards.gate.waiting(),
+            "spool": None if router.guards.spool is None else router.guards.spool.figures(),
             "tiers": {tier.name: _pool_status(pool, now) for tier, pool in router.pools().items()},
         }
 
@@ -126,9 +132,20 @@ class Admin:
         return head.status, head.get(b"content-type") or TEXT, body
 
 
+def _route_status(route: Route) -> dict[str, Any]:
+    held = route.policy.score.strong_share_permille is not None
+    return {
+        "model": route.policy.policy.model,
+        "escalatedSharePermille": route.escalated.permille,
+        "thresholdPermille": route.held.threshold_permille if held else None,
+        "strongSharePermille": route.held.share_permille if held else None,
+    }
+
+
 def _pool_status(pool: Pool, now: float) -> dict[str, Any]:
     return {
         "resolveFailures": pool.resolve_failures,
+        "problem": pool.problem,
         "addresses": {
             f"{one.host}:{one.port}": {"state": one.state(now), "inFlight": one.in_flight} for one in pool.addresses
         },

@@ -1,28 +1,28 @@
-"""One request's life: sent to a tier, answered, or sent to the next one as long as no answer has begun.
+"""One request's life: sent to a tier, answered or judged, or sent to the next one as long as no answer has begun.
 
 The contract for streams: before the first event of an answer a failure goes to the next tier and the client sees
 nothing of it; after it nothing switches, and a stream that breaks ends with an error event and without [DONE]. A reply
-that is no stream is held until it is whole.
+that is no stream is held until it is whole. How an answer is judged is `judging`'s business.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from modeltiers.domain.routing.ask import Endpoint
-from modeltiers.domain.routing.ask import Request as Fields
-from modeltiers.domain.routing.choose import Choice, CompiledPolicy
-from modeltiers.domain.routing.table import Tier
+from modeltiers.domain.routing import record
+from modeltiers.domain.routing.accept import Verdict
+from modeltiers.domain.routing.choose import choose
+from modeltiers.router.judging import Judging
+from modeltiers.router.limits import Ticket, Waiting
+from modeltiers.router.outgoing import Accepted, render, wants_usage, with_usage
 from modeltiers.router.reading import Metered, Reading, Usage, message_in
 from modeltiers.router.replies import JSON, Refusal, error_event
 from modeltiers.router.server import Client
-from modeltiers.router.server import Request as HttpRequest
 from modeltiers.router.upstream import CONNECT, TIMEOUT, Address, Failure, Head
-from modeltiers.router.wire import Body
 
 if TYPE_CHECKING:
     from modeltiers.router.router import Router
@@ -30,26 +30,30 @@ if TYPE_CHECKING:
 COOL_SECONDS: Final = 30.0
 """The longest that an address is left alone because it said Retry-After."""
 STREAM_HEADERS: Final = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"))
-PATHS: Final[dict[Endpoint, bytes]] = {
-    "chat": b"/v1/chat/completions",
-    "completions": b"/v1/completions",
-    "embeddings": b"/v1/embeddings",
-}
+Decision = Literal["Chosen", "Fallback", "Accepted", "Escalated", "Kept"]
+"""Chosen: the tier that was chosen. Fallback: the one before it failed. Accepted: judged and found good enough.
+Escalated: a lower tier's answer was found wanting. Kept: found wanting, but no tier above it could answer."""
+Outcome = Literal["Answered", "Rejected", "Failed", "Broken", "Limited", "ClientLeft", "Drained"]
+"""How a request ended."""
 
 
-class Accepted(Struct):
-    """A request that was judged and found good: what is sent, where, and for whom."""
+class Ending(Struct, frozen=True):
+    """How a request ended, with which status, and on which tier; no tier when none was asked."""
 
-    http: HttpRequest
-    endpoint: Endpoint
-    policy: CompiledPolicy
-    body: Body
-    fields: Fields
-    choice: Choice
-    changes: dict[str, bytes]
-    key: str
-    request_id: str
-    began: float
+    outcome: Outcome
+    status: int
+    tier: str
+
+
+class Kept(Struct, frozen=True):
+    """An answer that was found wanting, and is given all the same if no tier above it can answer."""
+
+    index: int
+    """Its tier's place in the choice."""
+    attempt: int
+    """Its place among the attempts."""
+    judging: Judging
+    verdict: Verdict
 
 
 class Exchange:
@@ -62,13 +66,22 @@ class Exchange:
         "_failure",
         "_held",
         "_index",
+        "_kept",
         "_last",
         "_own_usage",
+        "_parked",
         "_reading",
+        "_retried",
         "_router",
         "_stream",
+        "_tier",
         "accepted",
+        "attempts",
         "client",
+        "decision",
+        "flag",
+        "reason",
+        "ticket",
         "usage",
     )
 
@@ -77,62 +90,166 @@ class Exchange:
         self._index = -1
         self._calls = 0
         self._reading: Reading | None = None
+        self._tier = ""
         self._failure: tuple[Failure, Head | None, bytes] | None = None
-        self._begun = self._closed = False
+        self._kept: Kept | None = None
+        self._parked: Waiting | None = None
+        self._begun = self._closed = self._retried = False
         self._last = 0.0
         self._held = b""
-        self.usage = Usage()
         self._stream = bool(accepted.fields.stream) and accepted.endpoint != "embeddings"
-        options = accepted.fields.stream_options or {}
-        wants = "include_usage" in options and bytes(memoryview(options["include_usage"])) == b"true"
-        self._own_usage = self._stream and not wants
+        self._own_usage = self._stream and not wants_usage(accepted.fields)
+        self.ticket: Ticket | None = None
+        self.attempts: list[record.Attempt] = []
+        self.decision: Decision = "Chosen"
+        self.reason: str = accepted.choice.reason
+        self.flag: Verdict | None = None
+        """What was found of an answer that was given before it was judged."""
+        self.usage = Usage()
+
+    # -- admission --------------------------------------------------------------------------------------------------
+
+    def start(self, entered: Ticket | Waiting) -> None:
+        """Send the request to the first tier that takes it, or wait in line; raises Refusal when none does."""
+        if isinstance(entered, Waiting):
+            self._parked = entered
+            return
+        self.ticket = entered
+        if not self._next() and not self._park():
+            raise self._unanswered()
+
+    def enter(self, entered: Ticket | Refusal) -> bool:
+        """Go on after the line: choose anew, since the world may have changed; or be turned away."""
+        self._parked = None
+        if isinstance(entered, Refusal):
+            self._refuse(entered, "Limited")
+            return True
+        accepted = self.accepted
+        accepted.load = accepted.route.load(accepted.ask, self._router.loop.time())
+        accepted.choice = choose(accepted.route.policy, accepted.ask, accepted.load)
+        self.reason = accepted.choice.reason
+        try:
+            self.start(entered)
+        except Refusal as refusal:
+            self._refuse(refusal, "Failed")
+        return True
+
+    def _park(self) -> bool:
+        """Wait for room on the first tier that is only full; raises Refusal when the line is full too."""
+        router, now = self._router, self._router.loop.time()
+        for name in self.accepted.choice.tiers:
+            if self.accepted.route.pool(name).saturated(now):
+                parked = router.park(self, name)
+                if isinstance(parked, Refusal):
+                    raise parked
+                self._parked = parked
+                return True
+        return False
+
+    def unpark(self, outcome: Ticket | Refusal) -> bool:
+        """Try again now that there is room; False when there is none after all. Or give up."""
+        if isinstance(outcome, Refusal):
+            self._parked = None
+            self._refuse(outcome, "Limited")
+            return True
+        self._index = -1
+        if not self._next():
+            return False
+        self._parked = None
+        return True
 
     # -- attempts -------------------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Send the request to the first tier that takes it; raises Refusal when none does."""
-        if not self._next():
-            raise self._unanswered()
 
     def _next(self) -> bool:
         """Try the tiers that are left; False when none takes the request."""
         while self._index + 1 < len(self.accepted.choice.tiers):
             self._index += 1
-            if self._try(None):
+            if self._try():
                 return True
         return False
 
-    def _try(self, avoid: Address | None) -> bool:
-        accepted = self.accepted
-        tier = accepted.policy.ladder[accepted.policy.place(accepted.choice.tiers[self._index])]
-        reading = Reading(self, tier, self._router.pool(tier), self._request(tier), stream=self._stream)
+    def _up(self) -> bool:
+        """Try the tiers above, in order."""
+        while self._index + 1 < self.accepted.choice.up:
+            self._index += 1
+            if self._try():
+                return True
+        return False
+
+    def _judged(self) -> bool:
+        """Whether this attempt's answer is judged: only where a tier above it may still be asked."""
+        choice = self.accepted.choice
+        most = self.accepted.route.policy.policy.escalation.max_calls
+        return choice.cascade and self._index + 1 < choice.up and self._calls + 1 < most
+
+    def _try(self, avoid: Address | None = None, *, again: bool = False) -> bool:
+        """Send the request to the tier at hand; `again` asks for an answer that was judged already."""
+        accepted, router = self.accepted, self._router
+        name = accepted.choice.tiers[self._index]
+        pool = accepted.route.pool(name)
+        tier = pool.tier
+        changes = dict(accepted.changes)
+        if self._own_usage:
+            changes["stream_options"] = with_usage(accepted.fields)
+        judging = Judging(self, router, accepted) if not again and self._judged() else None
+        if judging is not None:
+            changes |= judging.wanted
+        request = render(accepted, tier, changes, router.sign(accepted, tier))
+        reading = Reading(judging or self, tier, pool, request, stream=self._stream)
         if not reading.start(avoid):
+            reading.let_go()
             return False
-        self._reading = reading
-        self._held = b""
+        self._drop()
+        self._reading, self._tier = reading, name
+        self._held, self.usage = b"", Usage()
         self._calls += 1
         return True
 
-    def _request(self, tier: Tier) -> list[bytes]:
-        """Return the request for a tier: a fresh head, and the client's body with what must change."""
-        accepted = self.accepted
-        changes = dict(accepted.changes)
-        if tier.model is not None and tier.model != accepted.fields.model:
-            changes["model"] = msgspec.json.encode(tier.model)
-        if self._own_usage:
-            options = dict(accepted.fields.stream_options or {})
-            options["include_usage"] = Raw(b"true")
-            changes["stream_options"] = msgspec.json.encode(options)
-        body = accepted.body.with_changes(changes) if changes else accepted.body.raw
-        headers = accepted.http.headers
-        lines = [
-            b"POST %b HTTP/1.1\r\nhost: %b\r\n" % (PATHS[accepted.endpoint], (tier.address or "").encode()),
-            b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body),
-            b"x-request-id: %b\r\n" % accepted.request_id.encode(),
-        ]
-        lines += [b"%b: %b\r\n" % (name, headers[name]) for name in (b"traceparent", b"tracestate") if name in headers]
-        lines.append(b"\r\n")
-        return [b"".join((*lines, body))] if len(body) < 16_384 else [b"".join(lines), body]
+    def _drop(self) -> None:
+        """End the attempt at hand and let go of it."""
+        reading, self._reading = self._reading, None
+        if reading is None:
+            return
+        if isinstance(reading.consumer, Judging):
+            reading.consumer.stop()
+        if not reading.dead:  # else it has ended, or only the end of its framing is to come
+            reading.abort()
+        reading.let_go()
+        self._router.freed(reading.tier)
+
+    def _attempted(
+        self,
+        reading: Reading,
+        outcome: record.Outcome,
+        reason: str | None,
+        status: int | None,
+        judging: Judging | None = None,
+    ) -> None:
+        """Note how an attempt went."""
+        if isinstance(reading.consumer, Judging):
+            judging = reading.consumer
+        usage, estimated = self.usage, False
+        if judging is not None and not judging.committed:
+            # What was stopped before it said what it counted did cost all the same.
+            estimated = judging.usage is None and judging.tokens > 0
+            counted = Usage(self.accepted.ask.prompt_tokens, judging.tokens) if estimated else Usage()
+            usage = judging.usage or counted
+        self._router.metrics.attempts[reading.tier.name, reason if outcome == "Failed" and reason else outcome] += 1
+        seconds = time.monotonic() - reading.started
+        self._router.metrics.upstream[self._labels(reading)].observe(seconds)
+        self.attempts.append(
+            record.Attempt(
+                reading.tier.name,
+                outcome,
+                reason,
+                status,
+                int(seconds * 1000),
+                record.Usage(usage.prompt_tokens, usage.completion_tokens or 0),
+                estimated=estimated,
+                evidence=judging.evidence if judging is not None else None,
+                verdict=judging.verdict if judging is not None else None,
+            )
+        )
 
     # -- what the tier says ---------------------------------------------------------------------------------------
 
@@ -152,61 +269,79 @@ class Exchange:
         else:
             self._begun = True
             metrics.first[self._labels(reading)].observe(now - self.accepted.began)
-            self.client.begin(200, (*STREAM_HEADERS, *self._headers(reading)), self._held + event)
+            self.client.begin(200, (*STREAM_HEADERS, *self._headers(reading.tier.name)), self._held + event)
         self._last = now
 
     def done(self, reading: Reading, event: bytes) -> None:
         """End the stream as the tier did."""
         if not self._begun:  # all that came was ours alone
             self._begun = True
-            self.client.begin(200, (*STREAM_HEADERS, *self._headers(reading)), self._held + event)
+            self.client.begin(200, (*STREAM_HEADERS, *self._headers(reading.tier.name)), self._held + event)
         else:
             self.client.send(event)
         self.client.end()
-        self._close("Answered")
+        self._answered(reading, 200)
 
     def whole(self, reading: Reading, head: Head, body: bytes, metered: Metered) -> None:
         """Send a whole reply."""
         if head.status == 200:
             self.usage = metered.usage or self.usage
             self._router.metrics.first[self._labels(reading)].observe(time.monotonic() - self.accepted.began)
-        self.client.reply(head.status, ((b"content-type", JSON), *self._headers(reading)), body)
-        self._close("Answered" if head.status == 200 else "Rejected")
+        self.client.reply(head.status, ((b"content-type", JSON), *self._headers(reading.tier.name)), body)
+        if head.status == 200:
+            self._answered(reading, 200)
+        else:
+            self._attempted(reading, "Rejected", None, head.status)
+            self._close("Rejected", head.status)
+
+    def _answered(self, reading: Reading, status: int) -> None:
+        kept = self._kept
+        if kept is not None and self.decision == "Kept" and kept.attempt < len(self.attempts):
+            # Its attempt was noted when it was found wanting.
+            self.attempts[kept.attempt] = msgspec.structs.replace(self.attempts[kept.attempt], outcome="Answered")
+        else:
+            self._attempted(reading, "Answered", None, status)
+        self._close("Answered", status)
 
     def failed(self, reading: Reading, failure: Failure, head: Head | None, body: bytes) -> None:
         """Go to the next tier, or tell the client the truth."""
-        router, tier, address = self._router, reading.tier, reading.attempt.address
-        router.metrics.attempts[tier.name, failure] += 1
-        router.metrics.upstream[self._labels(reading)].observe(time.monotonic() - reading.started)
+        address = reading.attempt.address
         if head is not None and address is not None and (wait := _seconds(head.get(b"retry-after"))):
             address.cool(min(wait, COOL_SECONDS))
+        self._attempted(reading, "Failed", failure, head.status if head is not None else None)
         self._failure = failure, head, body
         if self._begun:
-            self.client.send(error_event(f"tier {tier.name} broke off its answer; ask again"))
+            self.client.send(error_event(f"tier {reading.tier.name} broke off its answer; ask again"))
             self.client.end()
-            self._close("Broken")
-        elif not self._falls_back(reading, failure):
-            refusal = self._unanswered()
-            headers = ((b"content-type", JSON), *refusal.headers(), *self._headers(reading))
-            self.client.reply(refusal.status, headers, refusal.body())
-            self._close("Failed")
+            self._close("Broken", 200)
+        elif not self._falls_back(reading, failure) and not self._keep():
+            self._refuse(self._unanswered(), "Failed")
 
     def _falls_back(self, reading: Reading, failure: Failure) -> bool:
-        """Whether another attempt is under way; on the same tier only at another address, and within its budget."""
-        policy = self.accepted.policy.policy
+        """Whether another attempt is under way; on the same tier once, at another address, within its budget."""
+        policy = self.accepted.route.policy.policy
         if failure not in policy.fallback.on or self._calls >= policy.escalation.max_calls:
             return False
-        tier, address = reading.tier, reading.attempt.address
-        if failure == CONNECT and self._router.retry(tier, policy.fallback.retry_share_permille) and self._try(address):
+        address = reading.attempt.address
+        if failure == CONNECT and not self._retried and address is not None and reading.pool.others(address):
+            self._retried = True
+            if self._router.retry(reading.tier, policy.fallback.retry_share_permille) and self._try(address):
+                self._calls -= 1  # nothing was called: no connection came about
+                return True
+        if self._kept is not None:
+            return self._up()
+        before, self.decision = self.decision, "Fallback"
+        if self._next():
             return True
-        return self._next()
+        self.decision = before
+        return False
 
     def _unanswered(self) -> Refusal:
         """Return what the client is told when no tier answered."""
         if self._failure is None:
             return Refusal(503, "no tier takes requests now; try again", code="no_tier_ready", retry_after=1)
         failure, head, body = self._failure
-        name = self._reading.tier.name if self._reading is not None else "the tier"
+        name = self._tier or "the tier"
         if failure == TIMEOUT:
             return Refusal(504, f"tier {name} did not answer in time", code="upstream_timeout", retry_after=1)
         if head is None:
@@ -215,13 +350,60 @@ class Exchange:
         said, wait = message_in(body) or f"tier {name} answered {failure}", _seconds(head.get(b"retry-after"))
         return Refusal(head.status, said, code="upstream_error", retry_after=wait or 1)
 
+    # -- what the judgement says ------------------------------------------------------------------------------------
+
+    def commit(self, verdict: Verdict) -> None:
+        """Give the answer at hand, as good enough; nothing switches after it."""
+        self.reason = verdict.reason
+        if self.decision != "Escalated":
+            self.decision = "Accepted"
+
+    def wanting(self, judging: Judging, verdict: Verdict) -> bool:
+        """Ask a tier above; False when none can be asked, and then the answer at hand is given.
+
+        An answer that has not come to its end is stopped only once another tier was asked.
+        """
+        reading, index = self._reading, self._index
+        assert reading is not None
+        self.reason = verdict.reason
+        if not self._up():
+            self._index, self.decision = index, "Kept"
+            return False
+        self.decision = "Escalated"
+        self._kept = Kept(index, len(self.attempts), judging, verdict)
+        self._attempted(reading, "Escalated" if judging.complete else "Abandoned", verdict.reason, 200, judging)
+        return True
+
+    def flagged(self, said: bytes, verdict: Verdict) -> None:
+        """Say at the end of an answer that was given at once that it was found wanting."""
+        self.flag = verdict
+        self.client.send(said)
+
+    def _keep(self) -> bool:
+        """After the tiers above failed, give the answer that was found wanting; ask for it again if it was cut."""
+        kept = self._kept
+        if kept is None:
+            return False
+        self._index, self.decision, self.reason = kept.index, "Kept", kept.verdict.reason
+        if kept.judging.complete:
+            kept.judging.give()
+            return True
+        self._kept = None
+        return self._calls <= self.accepted.route.policy.policy.escalation.max_calls and self._try(again=True)
+
     # -- what the client does -------------------------------------------------------------------------------------
 
     def gone(self) -> None:
         """Stop the tier at once: nobody waits for its answer."""
-        if self._reading is not None:
-            self._reading.abort()
-        self._close("ClientLeft")
+        self._leave("ClientLeft")
+        self._close("ClientLeft", 499)
+
+    def _leave(self, outcome: record.Outcome) -> None:
+        if self._parked is not None:
+            self._parked.cancel()
+            self._parked = None
+        if self._reading is not None and not self._reading.dead:
+            self._attempted(self._reading, outcome, None, None)
 
     def pause(self) -> None:
         """Read no faster than the client does."""
@@ -235,46 +417,44 @@ class Exchange:
 
     def expire(self) -> None:
         """End what a shutdown does not wait for, truthfully."""
-        if self._reading is not None:
-            self._reading.abort()
+        self._leave("Drained")
         if self._begun:
             self.client.send(error_event("the server is shutting down; ask again"))
             self.client.end()
+            self._close("Drained", 200)
         else:
             refusal = Refusal(503, "the server is shutting down; ask again", code="draining", retry_after=1)
-            self.client.reply(refusal.status, ((b"content-type", JSON), *refusal.headers()), refusal.body())
-        self._close("Drained")
+            self._refuse(refusal, "Drained")
 
     # -- ends -------------------------------------------------------------------------------------------------------
 
     def _labels(self, reading: Reading) -> tuple[str, str]:
-        return self.accepted.policy.policy.name, reading.tier.name
+        return self.accepted.route.policy.policy.name, reading.tier.name
 
-    def _headers(self, reading: Reading) -> tuple[tuple[bytes, bytes], ...]:
-        accepted = self.accepted
+    def _headers(self, tier: str) -> tuple[tuple[bytes, bytes], ...]:
         return (
-            (b"x-modeltiers-tier", reading.tier.name.encode()),
-            (b"x-modeltiers-decision", b"Fallback" if self._index > 0 else b"Chosen"),
-            (b"x-modeltiers-reason", accepted.choice.reason.encode()),
-            (b"x-request-id", accepted.request_id.encode()),
+            (b"x-modeltiers-tier", tier.encode()),
+            (b"x-modeltiers-decision", self.decision.encode()),
+            (b"x-modeltiers-reason", self.reason.encode()),
+            (b"x-modeltiers-record", self.accepted.id.encode()),
+            (b"x-request-id", self.accepted.request_id.encode()),
         )
 
-    def _close(self, outcome: str) -> None:
-        """Count the end of the request, once."""
-        reading = self._reading
-        if self._closed or reading is None:
+    def _refuse(self, refusal: Refusal, outcome: Outcome) -> None:
+        """Tell the client why there is no answer."""
+        headers = ((b"content-type", JSON), *refusal.headers(), *self._headers(self._tier))
+        self.client.reply(refusal.status, headers, refusal.body())
+        self._close(outcome, refusal.status)
+
+    def _close(self, outcome: Outcome, status: int) -> None:
+        """End, once: let go of everything, and leave the account to the router."""
+        if self._closed:
             return
         self._closed = True
-        router, metrics = self._router, self._router.metrics
-        policy, tier = self._labels(reading)
-        metrics.requests[policy, tier, outcome, self.accepted.choice.reason] += 1
-        if outcome == "Answered":
-            metrics.attempts[tier, "Answered"] += 1
-            metrics.upstream[policy, tier].observe(time.monotonic() - reading.started)
-        if self.usage.prompt_tokens:
-            metrics.tokens[policy, tier, "prompt"] += self.usage.prompt_tokens
-            metrics.tokens[policy, tier, "completion"] += self.usage.completion_tokens or 0
-        router.finished(self)
+        tier = self._tier
+        self._drop()
+        self._kept = None
+        self._router.finished(self, Ending(outcome, status, tier))
 
 
 def _seconds(value: bytes | None) -> float:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from modeltiers.domain.routing.record import DecisionRecord
+    from modeltiers.router.exchange import Ending, Exchange
 
 PREFIX: Final = "modeltiers_router_"
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -51,8 +55,14 @@ class Metrics(Collector):
         """By policy, tier, outcome and reason."""
         self.attempts: defaultdict[tuple[str, str], int] = defaultdict(int)
         """By tier and outcome: Answered, or what failed."""
-        self.tokens: defaultdict[tuple[str, str, str], int] = defaultdict(int)
-        """By policy, tier and kind: prompt or completion."""
+        self.decisions: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        """By policy, decision and reason: of the choice, or of the judgement."""
+        self.tokens: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
+        """By policy, tier, kind (prompt or completion) and use (answer, or decision: all that was not given)."""
+        self.cost: defaultdict[tuple[str, str], int] = defaultdict(int)
+        """Millionths of the currency unit, by policy and use."""
+        self.held: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(SECONDS))
+        """By policy: from the first token of a judged answer until it was given."""
         self.first: defaultdict[tuple[str, ...], Histogram] = defaultdict(lambda: Histogram(SECONDS))
         self.between: defaultdict[tuple[str, ...], Histogram] = defaultdict(lambda: Histogram(SECONDS))
         self.upstream: defaultdict[tuple[str, ...], Histogram] = defaultdict(lambda: Histogram(SECONDS))
@@ -61,14 +71,43 @@ class Metrics(Collector):
         self.refused: defaultdict[str, int] = defaultdict(int)
         """Requests that no tier saw, by status."""
         self.health_changes: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.tables: list[tuple[str, str]] = []
+        """File and version of each table in force."""
+        self.shares: dict[str, float] = {}
+        """By policy: the share that escalated of late, in permille."""
+        self.limited: Mapping[Any, int] = {}
+        """Requests that a limit refused, by policy and what was short."""
+        self.spool: Callable[[], Mapping[str, int]] = dict
+        """The spool's figures, if there is one."""
+        self.dropped_lines: Callable[[], int] = int
         self.in_flight = 0
         self.loop_lag = 0.0
+
+    def ended(self, exchange: Exchange, ending: Ending, record: DecisionRecord) -> None:
+        """Count a request that has ended."""
+        policy = record.policy
+        self.requests[policy, ending.tier, ending.outcome, record.choice.reason] += 1
+        if ending.outcome == "Answered":
+            self.decisions[policy, exchange.decision, exchange.reason] += 1
+        for attempt in record.attempts:
+            use = "answer" if attempt.outcome == "Answered" else "decision"
+            if attempt.usage.prompt_tokens:
+                self.tokens[policy, attempt.tier, "prompt", use] += attempt.usage.prompt_tokens
+                self.tokens[policy, attempt.tier, "completion", use] += attempt.usage.completion_tokens
+        self.cost[policy, "answer"] += record.cost.answer_micros
+        self.cost[policy, "decision"] += record.cost.decision_micros
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
         yield _counter("requests", "Requests answered.", ("policy", "tier", "outcome", "reason"), self.requests)
         yield _counter("attempts", "Attempts on tiers.", ("tier", "outcome"), self.attempts)
-        yield _counter("tokens", "Tokens that tiers counted.", ("policy", "tier", "kind"), self.tokens)
+        labels = ("policy", "decision", "reason")
+        yield _counter("decisions", "Answers by how they came to be given.", labels, self.decisions)
+        used = ("policy", "tier", "kind", "use")
+        yield _counter("tokens", "Tokens used by answers, and by what was not given.", used, self.tokens)
+        yield _counter("cost_micros", "Millionths of the currency unit.", ("policy", "use"), self.cost)
+        held: dict[tuple[str, ...], Histogram] = {(policy,): histogram for policy, histogram in self.held.items()}
+        yield _histogram("held_seconds", "From a judged answer's first token until it was given.", held, ("policy",))
         yield _histogram("time_to_first_token_seconds", "From the request to the first of its answer.", self.first)
         yield _histogram("inter_token_seconds", "Between two events of a stream.", self.between)
         yield _histogram("upstream_seconds", "From an attempt's start to its end.", self.upstream)
@@ -80,6 +119,15 @@ class Metrics(Collector):
         yield _counter("refused", "Requests that no tier saw, by status.", ("status",), refused)
         yield _counter("health_changes", "Addresses found well or not.", ("tier", "state"), self.health_changes)
         yield _counter("table_reloads", "Tables read, by outcome.", ("outcome",), reloads)
+        yield _gauge("table_info", "Tables in force.", ("table", "version"), dict.fromkeys(self.tables, 1))
+        shares = {(policy,): share for policy, share in self.shares.items()}
+        yield _gauge("escalated_share_permille", "Share of late that escalated.", ("policy",), shares)
+        yield _counter("limited", "Requests that a limit refused.", ("policy", "cause"), self.limited)
+        spool = {(figure,): value for figure, value in self.spool().items()}
+        yield _gauge("spool", "Figures of the spool of decision records.", ("figure",), spool)
+        yield CounterMetricFamily(
+            f"{PREFIX}log_lines_dropped", "Lines that nobody read in time.", value=self.dropped_lines()
+        )
         yield GaugeMetricFamily(f"{PREFIX}in_flight", "Requests being answered.", value=self.in_flight)
         yield GaugeMetricFamily(
             f"{PREFIX}loop_lag_seconds", "How late the event loop was, last time.", value=self.loop_lag
@@ -99,8 +147,17 @@ def _counter(name: str, text: str, labels: tuple[str, ...], counts: Mapping[Any,
     return family
 
 
-def _histogram(name: str, text: str, found: dict[tuple[str, ...], Histogram]) -> Metric:
-    family = HistogramMetricFamily(PREFIX + name, text, labels=("policy", "tier"))
+def _gauge(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> Metric:
+    family = GaugeMetricFamily(PREFIX + name, text, labels=labels)
+    for label, value in values.items():
+        family.add_metric(label, value)
+    return family
+
+
+def _histogram(
+    name: str, text: str, found: Mapping[tuple[str, ...], Histogram], labels: tuple[str, ...] = ("policy", "tier")
+) -> Metric:
+    family = HistogramMetricFamily(PREFIX + name, text, labels=labels)
     for values, histogram in found.items():
         family.add_metric(values, histogram.buckets(), histogram.total)
     return family

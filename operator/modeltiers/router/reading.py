@@ -58,11 +58,29 @@ class Consumer(Protocol):
         """Learn that the attempt brings no answer, or not the rest of it."""
 
 
+class Silent:
+    """A consumer that wants nothing any more."""
+
+    def event(self, reading: Reading, event: bytes, payload: bytes, metered: Metered | None) -> None:
+        """Take nothing."""
+
+    def done(self, reading: Reading, event: bytes) -> None:
+        """Take nothing."""
+
+    def whole(self, reading: Reading, head: Head, body: bytes, metered: Metered) -> None:
+        """Take nothing."""
+
+    def failed(self, reading: Reading, failure: Failure, head: Head | None, body: bytes) -> None:
+        """Take nothing."""
+
+
+SILENT: Final = Silent()
+
+
 class Reading:
     """The reply of one attempt on one tier."""
 
     __slots__ = (
-        "_consumer",
         "_events",
         "_fresh",
         "_head",
@@ -72,6 +90,7 @@ class Reading:
         "_stream",
         "answered",
         "attempt",
+        "consumer",
         "dead",
         "pool",
         "started",
@@ -79,14 +98,15 @@ class Reading:
     )
 
     def __init__(self, consumer: Consumer, tier: Tier, pool: Pool, request: list[bytes], *, stream: bool) -> None:
-        self._consumer, self.tier, self.pool, self._request, self._stream = consumer, tier, pool, request, stream
+        self.consumer: Consumer = consumer
+        self.tier, self.pool, self._request, self._stream = tier, pool, request, stream
         self._head: Head | None = None
         self._events: sse.Splitter | None = None
         self._parts: list[bytes] = []
         self._size = 0
         self._fresh = False
         self.answered = self.dead = False
-        self.attempt = Attempt(pool, request, self)
+        self.attempt: Attempt = pool.attempt(request, self)
         self.started = time.monotonic()
 
     def start(self, avoid: Address | None = None) -> bool:
@@ -97,6 +117,12 @@ class Reading:
         """End the attempt; nothing more reaches the consumer."""
         self.dead = True
         self.attempt.abort()
+
+    def let_go(self) -> None:
+        """Drop what it holds, so that nothing waits for the garbage collector: a reply may be large."""
+        self.attempt.forget()
+        self.consumer = SILENT
+        self._parts, self._request = [], []
 
     # -- what the connection says ---------------------------------------------------------------------------------
 
@@ -146,7 +172,7 @@ class Reading:
                 self._give_up()  # the end of nothing
                 return
             self.dead = True
-            self._consumer.done(self, event)
+            self.consumer.done(self, event)
             return
         if b'"usage"' in data or b'"error"' in data:
             metered = read_metered(data)
@@ -155,7 +181,7 @@ class Reading:
                 return
         if data:
             self.answered = True
-        self._consumer.event(self, event, data, metered)
+        self.consumer.event(self, event, data, metered)
 
     def upstream_end(self) -> None:
         """Finish: a stream is whole only if it said so, and a 200 only if it is a JSON object without an error."""
@@ -174,14 +200,14 @@ class Reading:
             self._fail(Failure(str(head.status)), head, body)
         elif head.status >= 400:
             self.dead = True
-            self._consumer.whole(self, head, openai_error(head.status, body), Metered())
+            self.consumer.whole(self, head, openai_error(head.status, body), Metered())
         elif (metered := whole_answer(body)) is None:
             if self.attempt.address is not None:
                 self.attempt.address.failed()
             self._fail(BROKEN, None, b"")
         else:
             self.dead = True
-            self._consumer.whole(self, head, body, metered)
+            self.consumer.whole(self, head, body, metered)
 
     def upstream_failed(self, failure: Failure) -> None:
         """Try once more where the server closed an idle connection while the request was on its way; else fail."""
@@ -189,7 +215,8 @@ class Reading:
             return
         if failure == BROKEN and self.attempt.reused and self._head is None and not self._fresh:
             self._fresh = True
-            self.attempt = Attempt(self.pool, self._request, self)
+            self.attempt.forget()
+            self.attempt = self.pool.attempt(self._request, self)
             if self.attempt.start(fresh=True):
                 return
         self._fail(failure, None, b"")
@@ -203,7 +230,7 @@ class Reading:
 
     def _fail(self, failure: Failure, head: Head | None, body: bytes) -> None:
         self.dead = True
-        self._consumer.failed(self, failure, head, body)
+        self.consumer.failed(self, failure, head, body)
 
 
 def read_metered(data: bytes) -> Metered:

@@ -11,32 +11,46 @@ import itertools
 import os
 import re
 import time
-import zlib
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from modeltiers.domain.routing.ask import BadRequest, Endpoint, media_urls, read_request
 from modeltiers.domain.routing.ask import Request as Fields
-from modeltiers.domain.routing.choose import DRAWS, CompiledPolicy, Load, choose
-from modeltiers.domain.routing.table import Clamp, Tier
-from modeltiers.router.exchange import PATHS, Accepted, Exchange
+from modeltiers.domain.routing.choose import Choice, CompiledPolicy, choose
+from modeltiers.domain.routing.clamp import clamp
+from modeltiers.domain.routing.record import encode
+from modeltiers.domain.routing.see import see
+from modeltiers.domain.routing.table import Tier
+from modeltiers.router.accounts import account
+from modeltiers.router.exchange import Ending, Exchange
+from modeltiers.router.external import ExternalPool
+from modeltiers.router.hops import HEADER, Hop, HopKey
 from modeltiers.router.keys import KeyRing
+from modeltiers.router.limits import Gate, Ticket, Waiting, estimate
+from modeltiers.router.logs import Log
 from modeltiers.router.metrics import Metrics
+from modeltiers.router.outgoing import PATHS, Accepted
 from modeltiers.router.replies import JSON, Refusal
+from modeltiers.router.routes import Route
 from modeltiers.router.server import Client
 from modeltiers.router.server import Request as HttpRequest
+from modeltiers.router.spool import Spool
 from modeltiers.router.tables import Tables
 from modeltiers.router.upstream import Address, Pool, check_health
 from modeltiers.router.wire import BadBody, Body
+from modeltiers.router.workers import Workers
 
 ENDPOINTS: Final[dict[bytes, Endpoint]] = {path: endpoint for endpoint, path in PATHS.items()}
 SWEEP: Final = 0.05
 RELOAD: Final = 0.25
 RETRIES: Final = 10.0
 """The most retries that a tier's budget saves up."""
-_PLAIN_URL: Final = re.compile(r"https?://([A-Za-z0-9.-]{1,253})(?::([0-9]{1,5}))?(?:[/?][!-~]*)?", re.ASCII)
+_PLAIN_URL: Final = re.compile(
+    r"https?://([A-Za-z0-9.-]{1,253})(?::([0-9]{1,5}))?(?:[/?][!-~]*)?", re.ASCII | re.IGNORECASE
+)
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -58,14 +72,39 @@ class Headers(Mapping[str, str]):
         return len(self._raw)
 
 
+LOGGED: Final = ("all", "failed", "none")
+
+
+class Guards(Struct, frozen=True):
+    """What stands between clients and tiers, and what is told of it afterwards."""
+
+    keys: KeyRing
+    hop_key: HopKey
+    gate: Gate
+    workers: Workers
+    log: Log
+    logged: str = "failed"
+    """Which requests get a line in the log: one of LOGGED."""
+    spool: Spool | None = None
+
+
 class Router:
     """One process of the data plane."""
 
-    def __init__(self, tables: Tables, keys: KeyRing, loop: asyncio.AbstractEventLoop, resolve_seconds: float) -> None:
-        self.tables, self.keys, self.loop = tables, keys, loop
+    def __init__(self, tables: Tables, guards: Guards, loop: asyncio.AbstractEventLoop, resolve_seconds: float) -> None:
+        self.tables, self.guards, self.loop = tables, guards, loop
         self.metrics = Metrics()
+        self.metrics.limited = guards.gate.refused
+        self.metrics.dropped_lines = lambda: guards.log.dropped
+        if guards.spool is not None:
+            self.metrics.spool = guards.spool.figures
+        self.workers = guards.workers
         self.exchanges: set[Exchange] = set()
         self.draining = self.refusing = False
+        self.routes: dict[str, Route] = {}
+        """By the model that clients ask for."""
+        self._guarded = False
+        """Whether any policy asks for keys; then nobody without one learns which models there are."""
         self._pools: dict[Tier, Pool] = {}
         self._retries: dict[str, float] = {}
         self._resolve_seconds = resolve_seconds
@@ -94,11 +133,11 @@ class Router:
                 404, "there is nothing here; see /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings"
             )
         if request.method != b"POST":
-            raise Refusal(405, "use POST")
+            raise Refusal(405, "use POST", allow=b"POST")
         if self.refusing:
             raise Refusal(503, "the server is shutting down; ask again", code="draining", retry_after=1)
         exchange = Exchange(self, client, self._judge(endpoint, request))
-        exchange.start()
+        exchange.start(self._enter(exchange))
         self.exchanges.add(exchange)
         self.metrics.in_flight += 1
         self.metrics.own.observe(time.monotonic() - exchange.accepted.began)
@@ -115,57 +154,146 @@ class Router:
         try:
             body = Body(request.body)
             fields = read_request(endpoint, request.body)
-            policy = self.tables.by_model.get(fields.model or "")
-            if policy is None:
-                raise _unknown(fields.model)
-            key = self._key(policy, headers)
-            changes = clamp(policy.policy.clamp, fields)
-            request_id = self._request_id(headers.get(b"x-request-id"))
-            _check_media(policy, fields)
-            draw = zlib.crc32((fields.user or request_id).encode()) % DRAWS
-            ask = policy.see(endpoint, fields, Headers(headers), draw)
+            hop = self._hop(headers)
+            route = self._route_of(hop) if hop is not None else self._route(fields.model, headers)
+            key = self._key(route.policy, headers) if hop is None else ""
+            changes = clamp(route.policy.policy.clamp, fields) if hop is None else {}
+            _check_media(route.policy, fields)
+            number = f"{self._prefix}-{next(self._ids):x}"
+            request_id = _request_id(headers.get(b"x-request-id")) or number
+            ask = see(route.policy, fields, Headers(headers), request_id)
         except BadBody as error:
             raise Refusal(400, str(error)) from None
         except BadRequest as error:
             raise Refusal(400, error.message, param=error.param) from None
-        load = Load(tuple(self.pool(tier).usable() for tier in policy.ladder))
-        choice = choose(policy, ask, load)
+        if key and ask.session is not None:
+            ask = msgspec.structs.replace(ask, session=f"{key}:{ask.session}")
+        load = route.load(ask, self.loop.time())
+        choice = choose(route.policy, ask, load) if hop is None else _here(route)
         if choice.refused is not None:
             raise Refusal(choice.status, choice.refused, code=choice.reason)
-        return Accepted(request, endpoint, policy, body, fields, choice, changes, key, request_id, began)
+        if hop is None:
+            route.chose(choice)
+        return Accepted(
+            http=request,
+            endpoint=endpoint,
+            route=route,
+            body=body,
+            fields=fields,
+            ask=ask,
+            load=load,
+            choice=choice,
+            changes=changes,
+            key=key,
+            id=number,
+            request_id=request_id,
+            began=began,
+            time_ms=int(time.time() * 1000),
+            hops=hop.count if hop is not None else 0,
+        )
+
+    def _route(self, model: str | None, headers: dict[bytes, bytes]) -> Route:
+        found = self.routes.get(model or "")
+        if found is None:
+            if self._guarded:
+                self.guards.keys.check(headers.get(b"authorization"))
+            raise _unknown(model)
+        return found
+
+    def _hop(self, headers: dict[bytes, bytes]) -> Hop | None:
+        value = headers.get(HEADER)
+        return None if value is None else self.guards.hop_key.check(value, None, None, time.time())
+
+    def _route_of(self, hop: Hop) -> Route:
+        """Return the route that another router judged by; only the engine beside this router serves it."""
+        found = next((one for one in self.routes.values() if one.policy.policy.name == hop.policy), None)
+        if found is None or found.local is None:
+            problem = "names a policy that has no engine beside this router"
+            raise Refusal(503, f"the forwarded request {problem}", code="hop_policy", retry_after=1)
+        return found
 
     def _key(self, policy: CompiledPolicy, headers: dict[bytes, bytes]) -> str:
         access = policy.policy.access
         if access.mode == "Open":
             return ""
-        name = self.keys.check(headers.get(b"authorization"))
+        name = self.guards.keys.check(headers.get(b"authorization"))
         if access.keys and name not in access.keys:
             raise Refusal(403, f"the key {name} may not ask for this model", code="key_not_admitted")
         return name
 
-    def _request_id(self, said: bytes | None) -> str:
-        text = said.decode("latin-1") if said is not None else ""
-        return text if _ID.fullmatch(text) else f"{self._prefix}-{next(self._ids):x}"
-
     def _models(self, client: Client, request: HttpRequest) -> None:
-        if request.method != b"GET":
-            raise Refusal(405, "use GET")
+        if request.method not in (b"GET", b"HEAD"):
+            raise Refusal(405, "use GET", allow=b"GET, HEAD")
         found = []
-        for model, policy in sorted(self.tables.by_model.items()):
+        for model, route in sorted(self.routes.items()):
             try:
-                self._key(policy, request.headers)
+                self._key(route.policy, request.headers)
             except Refusal:
                 continue
             found.append({"id": model, "object": "model", "created": 0, "owned_by": "modeltiers"})
         client.reply(200, [(b"content-type", JSON)], msgspec.json.encode({"object": "list", "data": found}))
 
-    def finished(self, exchange: Exchange) -> None:
-        """Forget an exchange that has ended."""
+    # -- limits -------------------------------------------------------------------------------------------------------
+
+    def _enter(self, exchange: Exchange) -> Ticket | Waiting:
+        """Return leave to go, or a place in line; raises Refusal."""
+        accepted = exchange.accepted
+        if accepted.hops:
+            return self.guards.gate.unlimited
+        entered = self.guards.gate.enter(
+            accepted.route.policy.policy.model,
+            accepted.key,
+            accepted.http.peer,
+            estimate(accepted.ask),
+            self.loop.time(),
+            exchange.enter,
+        )
+        if isinstance(entered, Refusal):
+            raise entered
+        return entered
+
+    def park(self, exchange: Exchange, tier: str) -> Waiting | Refusal:
+        """Return a place in line for room on a tier."""
+        accepted, now = exchange.accepted, self.loop.time()
+        ticket = exchange.ticket or self.guards.gate.unlimited
+        model = accepted.route.policy.policy.model
+        return self.guards.gate.park(ticket, model, accepted.http.peer, tier, now, exchange.unpark)
+
+    def freed(self, tier: Tier) -> None:
+        """Let the next in line try a tier on which an attempt has ended."""
+        self.guards.gate.freed(tier.name)
+
+    def sign(self, accepted: Accepted, tier: Tier) -> bytes | None:
+        """Return the header of a forwarded request, for a tier whose addresses are routers; raises Refusal."""
+        if not tier.hop:
+            return None
+        policy, version = accepted.route.policy.policy.name, accepted.route.table
+        return self.guards.hop_key.sign(policy, version, accepted.hops + 1, time.time())
+
+    # -- accounts -----------------------------------------------------------------------------------------------------
+
+    def finished(self, exchange: Exchange, ending: Ending) -> None:
+        """Take an exchange that has ended to the books."""
         if exchange in self.exchanges:
             self.exchanges.discard(exchange)
             self.metrics.in_flight -= 1
-        for tier in exchange.accepted.policy.ladder[:1]:
-            self._earn(tier, exchange.accepted.policy.policy.fallback.retry_share_permille)
+        accepted, now = exchange.accepted, self.loop.time()
+        self._earn(accepted.route)
+        made = account(exchange, ending)
+        if exchange.ticket is not None:
+            exchange.ticket.leave(made.tokens, now)
+        if not accepted.hops:
+            escalated = any(one.outcome in ("Escalated", "Abandoned") for one in exchange.attempts)
+            answered = ending.outcome == "Answered"
+            accepted.route.ended(
+                accepted.ask, accepted.choice, ending.tier, answered=answered, escalated=escalated, now=now
+            )
+            self.metrics.shares[made.record.policy] = accepted.route.escalated.permille
+            if self.guards.spool is not None:
+                self.guards.spool.append(encode(made.record))
+        self.metrics.ended(exchange, ending, made.record)
+        if self.guards.logged == "all" or (self.guards.logged == "failed" and ending.outcome != "Answered"):
+            self.guards.log.request(made.line)
 
     # -- tiers --------------------------------------------------------------------------------------------------------
 
@@ -173,12 +301,15 @@ class Router:
         """Return the addresses of a tier; a tier that a new table leaves as it was keeps them."""
         found = self._pools.get(tier)
         if found is None:
-            found = self._pools[tier] = Pool(tier, self.loop)
+            found = ExternalPool(tier, self.loop) if tier.external is not None else Pool(tier, self.loop)
+            self._pools[tier] = found
             self._background(found.resolve())
         return found
 
-    def _earn(self, tier: Tier, share_permille: int) -> None:
-        self._retries[tier.name] = min(RETRIES, self._retries.get(tier.name, 1.0) + share_permille / 1000)
+    def _earn(self, route: Route) -> None:
+        name = route.policy.names[0]
+        share = route.policy.policy.fallback.retry_share_permille
+        self._retries[name] = min(RETRIES, self._retries.get(name, 1.0) + share / 1000)
 
     def retry(self, tier: Tier, share_permille: int) -> bool:
         """Whether the tier's budget allows one more try; takes it from the budget."""
@@ -195,19 +326,31 @@ class Router:
 
     def ready(self) -> bool:
         """Whether requests are welcome: a table serves, each entry tier has an address, and nothing drains."""
-        policies = self.tables.by_model.values()
-        return not self.draining and bool(policies) and all(self.pool(one.ladder[0]).addresses for one in policies)
+        return not self.draining and bool(self.routes) and all(one.pools[0].addresses for one in self.routes.values())
 
     def reload(self) -> None:
         """Take up changed tables and keys; tiers that no table names any more get nothing new."""
-        self.keys.reload()
+        now = self.loop.time()
+        self.guards.keys.reload()
+        self.guards.hop_key.reload(now)
         said = self.tables.reload()
-        for _, outcome in said:
+        for table, outcome in said:
             self.metrics.reloads[outcome] += 1
-        if said:
-            named = self.pools()
-            for tier in [tier for tier in self._pools if tier not in named]:
-                self._pools.pop(tier).close()
+            self.guards.log.say(f"table_{outcome.lower()}", table=table, error=self.tables.errors.get(table))
+        if not said:
+            return
+        named = self.pools()
+        self.routes = {
+            model: Route(policy, accept, loaded.version, self.pool, self.routes.get(model))
+            for loaded in self.tables.loaded.values()
+            for model, (policy, accept) in loaded.policies.items()
+        }
+        self.metrics.tables = [(name, loaded.version) for name, loaded in self.tables.loaded.items()]
+        self._guarded = any(route.policy.policy.access.mode == "Keys" for route in self.routes.values())
+        self.guards.gate.update([route.policy.policy for route in self.routes.values()], now)
+        for tier in [tier for tier in self._pools if tier not in named]:
+            self._checked.pop(tier, None)
+            self._pools.pop(tier).close()
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -222,6 +365,7 @@ class Router:
         while True:
             now = self.loop.time()
             sweep_clients(now)
+            self.guards.gate.sweep(now)
             for pool in list(self._pools.values()):
                 pool.sweep(now)
             if now >= reload_at:
@@ -231,44 +375,42 @@ class Router:
                 for pool in self._pools.values():
                     self._background(pool.resolve())
                 resolve_at = now + self._resolve_seconds
-            for tier, pool in self._pools.items():
-                if now >= self._checked.get(tier, 0.0):
-                    self._checked[tier] = now + tier.health.interval_ms / 1000
-                    self._background(check_health(pool, self._health_changed))
+            self._check_health(now)
             before = self.loop.time()
             await asyncio.sleep(SWEEP)
             self.metrics.loop_lag = max(0.0, self.loop.time() - before - SWEEP)
 
+    def _check_health(self, now: float) -> None:
+        for tier, pool in self._pools.items():
+            if tier.external is None and now >= self._checked.get(tier, 0.0):
+                self._checked[tier] = now + tier.health.interval_ms / 1000
+                self._background(check_health(pool, self._health_changed))
+
     def _health_changed(self, address: Address, well: bool) -> None:
         self.metrics.health_changes[address.tier.name, "Healthy" if well else "Unhealthy"] += 1
 
+    async def close(self) -> None:
+        """Let go of what other processes and threads hold."""
+        for pool in self._pools.values():
+            pool.close()
+            if isinstance(pool, ExternalPool):
+                await pool.wait_closed()
+        await self.workers.close()
+        if self.guards.spool is not None:
+            self.guards.spool.close()
+        self.guards.log.close()
 
-def clamp(bounds: Clamp, fields: Fields) -> dict[str, bytes]:
-    """Return what must change to keep within bounds; raises BadRequest where that would change the meaning."""
-    changes: dict[str, bytes] = {}
-    for name in ("n", "best_of"):
-        value = getattr(fields, name)
-        if value is not None and value > bounds.n:
-            raise BadRequest(name, f"{name} is at most {bounds.n} here")
-    stop = fields.stop if isinstance(fields.stop, list) else []
-    if len(stop) > bounds.stop:
-        raise BadRequest("stop", f"at most {bounds.stop} stop sequences are taken here")
-    lowered: list[tuple[str, int]] = []
-    for name in ("max_tokens", "max_completion_tokens"):
-        value = getattr(fields, name)
-        if bounds.max_tokens is not None and value is not None and value > bounds.max_tokens:
-            lowered.append((name, bounds.max_tokens))
-    if fields.top_logprobs is not None and fields.top_logprobs > bounds.logprobs:
-        lowered.append(("top_logprobs", bounds.logprobs))
-    if fields.logprobs is not None and not isinstance(fields.logprobs, bool) and fields.logprobs > bounds.logprobs:
-        lowered.append(("logprobs", bounds.logprobs))
-    if lowered and bounds.action == "Refuse":
-        name, most = lowered[0]
-        raise BadRequest(name, f"{name} is at most {most} here")
-    changes |= {name: b"%d" % most for name, most in lowered}
-    if bounds.max_tokens is not None and fields.max_tokens is None and fields.max_completion_tokens is None:
-        changes |= {"max_tokens": b"%d" % bounds.max_tokens} if not memoryview(fields.input) else {}
-    return changes
+
+def _request_id(said: bytes | None) -> str:
+    """Return the client's own request id, or nothing when it has none that is safe to repeat."""
+    text = said.decode("latin-1") if said is not None else ""
+    return text if _ID.fullmatch(text) else ""
+
+
+def _here(route: Route) -> Choice:
+    """Return the choice for a request that another router has judged: the engine beside this one, unjudged."""
+    assert route.local is not None
+    return Choice((route.local,), "Hop")
 
 
 def _unknown(model: str | None) -> Refusal:

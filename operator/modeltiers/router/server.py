@@ -208,7 +208,7 @@ class Client(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        if self._close:
+        if self._close or self._server.closing:
             self._linger()
             return
         self._rest()
@@ -376,11 +376,12 @@ class Client(asyncio.Protocol):
 
     def _next(self) -> None:
         """Begin the oldest whole request, or say what was wrong behind the last one."""
-        if self._answering:
+        if self._answering or self._lingering:
             return
         if not self._queue:
-            if self._then is not None:
-                self._refuse(self._then, "Malformed")
+            refusal, self._then = self._then, None
+            if refusal is not None:
+                self._refuse(refusal, "Malformed")
             return
         request = self._queue.popleft()
         self.deadline = NEVER

@@ -25,21 +25,24 @@ class Splitter:
     __slots__ = ("_rest", "_seen")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._seen = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the events that are whole now; raises TooLong."""
         if not self._rest and data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:
             return [data]  # one event in one piece, as vLLM writes
-        rest = self._rest + data
+        rest = self._rest
+        rest += data
         events, begin, at = list[bytes](), 0, max(0, self._seen - 3)
         while (found := _END.search(rest, at)) is not None:
             if found.end() == len(rest) and rest.endswith(b"\r"):
                 break  # a line feed may follow and belong to it
-            events.append(rest[begin : found.end()])
+            events.append(bytes(rest[begin : found.end()]))
             begin = at = found.end()
-        self._rest = rest[begin:]
+            del found  # a match holds the buffer
+        if begin:
+            self._rest = rest[begin:]
         self._seen = len(self._rest)
         if self._seen > EVENT_BYTES:
             raise TooLong
@@ -47,7 +50,7 @@ class Splitter:
 
     def last(self) -> bytes:
         """Return the event that the stream's end completes: one that waited for a line feed, or a bare [DONE]."""
-        rest, self._rest, self._seen = self._rest, b"", 0
+        rest, self._rest, self._seen = bytes(self._rest), bytearray(), 0
         return rest if _END.search(rest) or payload(rest) == DONE else b""
 
 

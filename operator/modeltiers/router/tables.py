@@ -11,8 +11,10 @@ from typing import Any, Final
 
 import msgspec
 
+from modeltiers.domain.routing.accept import CompiledAccept, compile_accept
 from modeltiers.domain.routing.choose import CompiledPolicy
 from modeltiers.domain.routing.table import Fault, InvalidTable, Table, read_table
+from modeltiers.router.external import base_fault
 
 TABLE_BYTES: Final = 1_048_576
 
@@ -25,7 +27,7 @@ class Loaded:
     def __init__(self, table: Table, content: bytes) -> None:
         self.table = table
         self.version = table.version or hashlib.sha256(content).hexdigest()[:12]
-        self.policies = {policy.model: CompiledPolicy(table, policy) for policy in table.policies}
+        self.policies = _compiled(table)
 
 
 class Tables:
@@ -33,10 +35,10 @@ class Tables:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamps: dict[str, tuple[int, int, int]] = {}
+        self._folder = path.is_dir()
+        self._stamps: dict[str, tuple[int, int, int] | None] = {}
         self.loaded: dict[str, Loaded] = {}
         self.errors: dict[str, str] = {}
-        self.by_model: dict[str, CompiledPolicy] = {}
 
     def reload(self) -> list[tuple[str, str]]:
         """Read what has changed; returns (file, "Loaded" | "Refused" | "Gone") for each that did."""
@@ -49,16 +51,14 @@ class Tables:
                 said.append((name, "Gone"))
         for name, path in found.items():
             stamp = _stamp(path)
-            if stamp is None or self._stamps.get(name) == stamp:
+            if self._stamps.get(name, _NEVER) == stamp:
                 continue
             self._stamps[name] = stamp
             said.append((name, self._read(name, path)))
-        if said:
-            self.by_model = {model: one for loaded in self.loaded.values() for model, one in loaded.policies.items()}
         return said
 
     def _files(self) -> dict[str, Path]:
-        if self._path.is_dir():
+        if self._folder:
             # A mounted ConfigMap has hidden folders behind its links.
             return {one.name: one for one in sorted(self._path.iterdir()) if one.name[0] != "." and one.is_file()}
         return {self._path.name: self._path}
@@ -67,7 +67,6 @@ class Tables:
         try:
             content = path.read_bytes()
             loaded = Loaded(read_table(_decode(content)), content)
-            _built(loaded.table)
             self._unique(name, loaded)
         except (OSError, InvalidTable) as error:
             self.errors[name] = str(error)
@@ -81,6 +80,9 @@ class Tables:
             if other != name and (both := loaded.policies.keys() & one.policies.keys()):
                 model = min(both)
                 raise InvalidTable([Fault("$.policies", f"model {model!r} is routed by {other} already; name another")])
+
+
+_NEVER: Final = (-1, -1, -1)
 
 
 def _decode(content: bytes) -> Any:
@@ -105,29 +107,25 @@ def _yaml(content: bytes) -> Any:
     return document
 
 
-def _built(table: Table) -> None:
-    """Refuse what this version does not do yet, rather than ignore it."""
-    found = [
-        Fault(f"$.tiers[{i}].external", "external tiers are not built yet")
-        for i, t in enumerate(table.tiers)
-        if t.external
-    ]
-    found += [Fault(f"$.tiers[{i}].hop", "signed hops are not built yet") for i, t in enumerate(table.tiers) if t.hop]
+def _compiled(table: Table) -> dict[str, tuple[CompiledPolicy, CompiledAccept]]:
+    """Return what the policies compile to, by the model that clients ask for; raises InvalidTable."""
+    found: list[Fault] = []
+    made = {}
     for index, policy in enumerate(table.policies):
-        path, plain = f"$.policies[{index}]", type(policy)(name=policy.name, model=policy.model, tiers=policy.tiers)
-        if policy.mode != "Upfront":
-            found.append(Fault(f"{path}.mode", f"{policy.mode} is not built yet; use Upfront"))
-        for field in ("score", "session", "accept", "stream", "limits", "key_limits"):
-            if getattr(policy, field) != getattr(plain, field):
-                found.append(Fault(f"{path}.{field}", "is not built yet; leave it out"))
-        for number, rule in enumerate(policy.rules):
-            when = rule.when
-            if when.tasks or when.score_at_least_permille is not None or when.score_at_most_permille is not None:
-                found.append(
-                    Fault(f"{path}.rules[{number}].when", "tasks and scores are not built yet; leave them out")
-                )
+        try:
+            made[policy.model] = CompiledPolicy(table, policy), compile_accept(policy)
+        except InvalidTable as error:
+            found += [Fault(_below(index, fault.path), fault.problem) for fault in error.faults]
+    for index, tier in enumerate(table.tiers):
+        if tier.external is not None and (problem := base_fault(tier.external)) is not None:
+            found.append(Fault(f"$.tiers[{index}].external.baseURL", problem))
     if found:
         raise InvalidTable(found)
+    return made
+
+
+def _below(index: int, path: str) -> str:
+    return path if path.startswith("$") else f"$.policies[{index}].{path}"
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -11,7 +11,7 @@ import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NewType, Protocol, cast
 
 import httptools
 
@@ -24,14 +24,12 @@ EWMA: Final = 0.1
 """The weight of the newest outcome in an address's error rate."""
 OUTLIER_RATE: Final = 0.5
 OUTLIER_SAMPLES: Final = 20
+SETTLE: Final = 1.0
+"""How long, in seconds, what is behind the last event of a stream may take: the end of its framing."""
 
 
-class Failure(str):
-    """Why an attempt brought no answer; the names are those of `fallback.on` in the table."""
-
-    __slots__ = ()
-
-
+Failure = NewType("Failure", str)
+"""Why an attempt brought no answer; the names are those of `fallback.on` in the table."""
 CONNECT: Final = Failure("Connect")
 TIMEOUT: Final = Failure("Timeout")
 BROKEN: Final = Failure("Broken")
@@ -70,17 +68,23 @@ class Sink(Protocol):
         """Learn that no more will come."""
 
 
-class Link(Protocol):
-    """What a sink may do to the attempt that it gets a reply from."""
+class Nobody:
+    """A sink for what nobody waits for any more."""
 
-    def abort(self) -> None:
-        """End it now; nothing more reaches the sink."""
+    def upstream_head(self, head: Head) -> None:
+        """Take nothing."""
 
-    def pause(self) -> None:
-        """Read no more for now."""
+    def upstream_data(self, data: bytes) -> None:
+        """Take nothing."""
 
-    def resume(self) -> None:
-        """Read on."""
+    def upstream_end(self) -> None:
+        """Take nothing."""
+
+    def upstream_failed(self, failure: Failure) -> None:
+        """Take nothing."""
+
+
+NOBODY: Final = Nobody()
 
 
 class Connection(asyncio.Protocol):
@@ -93,6 +97,7 @@ class Connection(asyncio.Protocol):
         "_dirty",
         "_head_done",
         "_headers",
+        "_keeps",
         "_length",
         "_parser",
         "_status",
@@ -121,7 +126,7 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_done = False
         self._bytes = 0
-        self._length = self._chunked = self._complete = self._dirty = False
+        self._length = self._chunked = self._complete = self._dirty = self._keeps = False
 
     # -- what the exchange does -----------------------------------------------------------------------------------
 
@@ -166,9 +171,19 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def settle(self) -> None:
+        """Read only what is left of a reply whose end was seen, for a moment: then the connection serves on."""
+        self.resume()
+        self.sink = NOBODY
+        self.deadline = min(self.deadline, self.address.loop.time() + SETTLE)
+
     def overdue(self) -> None:
         """End the attempt because its time is up."""
-        self._fail(TIMEOUT)
+        if self.sink is NOBODY:
+            self.sink = None
+            self.address.release(self, keep=False)
+        else:
+            self._fail(TIMEOUT)
 
     # -- what the transport says ----------------------------------------------------------------------------------
 
@@ -190,7 +205,7 @@ class Connection(asyncio.Protocol):
                 self._fail(BROKEN)
                 return
         if self._complete:
-            self._finish(keep=not self._dirty and self._parser.should_keep_alive() and (self._length or self._chunked))
+            self._finish(keep=not self._dirty and self._keeps and (self._length or self._chunked))
         elif self._bytes > HEAD_BYTES:
             self._fail(BROKEN)  # a head, a trailer or a chunk's extension without end
         elif self._head_done:
@@ -252,6 +267,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Notice the end; it is handed over when all that came with it has been looked at."""
         self._complete = self._complete or self._head_done
+        self._keeps = self._parser.should_keep_alive()  # behind the end of the reply the parser has forgotten
 
     # -- ends -------------------------------------------------------------------------------------------------------
 
@@ -307,7 +323,11 @@ class Address:
 
     def usable(self, now: float) -> bool:
         """Whether a request may go there: healthy, not cooling, breaker closed or ready for one probe, room left."""
-        if not self.healthy or now < self.cooling_until or self.in_flight >= self.tier.concurrency:
+        return self.in_flight < self.tier.concurrency and self.well(now)
+
+    def well(self, now: float) -> bool:
+        """Whether nothing but its load could keep a request away."""
+        if not self.healthy or now < self.cooling_until:
             return False
         return not self.opened or (now >= self.open_until and not self.in_flight)
 
@@ -398,10 +418,28 @@ class Pool:
         """What the name stands for now."""
         return list(self._addresses.values())
 
-    def usable(self) -> bool:
+    @property
+    def problem(self) -> str | None:
+        """What keeps all requests away, in a word; for /status."""
+        return None
+
+    def usable(self, now: float) -> bool:
         """Whether any address takes a request now."""
-        now = self.loop.time()
         return any(address.usable(now) for address in self._addresses.values())
+
+    def saturated(self, now: float) -> bool:
+        """Whether there are addresses that would take a request, had they not as many as they may."""
+        full = [address for address in self._addresses.values() if address.well(now)]
+        return bool(full) and all(address.in_flight >= self.tier.concurrency for address in full)
+
+    def others(self, than: Address) -> bool:
+        """Whether another address takes a request now."""
+        now = self.loop.time()
+        return any(address is not than and address.usable(now) for address in self._addresses.values())
+
+    def attempt(self, request: list[bytes], sink: Sink) -> Attempt:
+        """Return a request to this tier, not yet sent."""
+        return Attempt(self, request, sink)
 
     def pick(self, avoid: Address | None = None) -> Address | None:
         """Return the usable address with the least in flight; one that just failed only if there is no other."""
@@ -506,9 +544,6 @@ class Attempt:
             self._task = None
             self._sink.upstream_failed(CONNECT)
             return
-        except asyncio.CancelledError:
-            address.in_flight -= 1
-            raise
         self._task = None
         self._send(connection)
 
@@ -520,21 +555,29 @@ class Attempt:
     def abort(self) -> None:
         """End it now, whatever it does."""
         if self._task is not None:
-            self._task.cancel()
+            self._task.cancel()  # one that has not begun never will: what it counted is uncounted here
             self._task = None
+            if self._address is not None:
+                self._address.in_flight -= 1
         connection, self._connection = self._connection, None
         if connection is not None and connection.sink is self._sink:  # else it serves another request by now
             connection.address.release(connection, keep=False)
             connection.abort()
 
+    def forget(self) -> None:
+        """Let go of whoever waited for the reply, once it has come or was ended."""
+        if self._connection is not None and self._connection.sink is self._sink:
+            self._connection.settle()
+        self._sink, self._request, self._connection = NOBODY, [], None
+
     def pause(self) -> None:
         """Read no more for now."""
-        if self._connection is not None and self._connection.sink is not None:
+        if self._connection is not None and self._connection.sink is self._sink:
             self._connection.pause()
 
     def resume(self) -> None:
         """Read on."""
-        if self._connection is not None and self._connection.sink is not None:
+        if self._connection is not None and self._connection.sink is self._sink:
             self._connection.resume()
 
 

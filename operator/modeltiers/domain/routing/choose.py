@@ -338,7 +338,8 @@ def _by_mode(policy: CompiledPolicy, ask: Ask, load: Load) -> Wish:
     spec, top = policy.policy, len(policy.names) - 1
     if spec.mode == "Upfront":
         return _by_score(policy, ask, load, 0) if spec.score is not None and top else Wish(0, "EntryTier")
-    capped = spec.escalation.max_calls < 2 or load.escalated_share_permille >= spec.escalation.max_share_permille
+    most = spec.escalation.max_share_permille
+    capped = spec.escalation.max_calls < 2 or (most < 1000 and load.escalated_share_permille >= most)
     entry = Wish(0, "EntryTier", cascade=True)
     if spec.mode == "Hybrid":
         clear = _by_score(policy, ask, load, policy.score.unclear_permille)

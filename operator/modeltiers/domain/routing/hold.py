@@ -43,7 +43,7 @@ class Share(Struct, frozen=True, gc=False):
     seen: int = 0
 
 
-def share(before: Share, hit: bool) -> Share:  # noqa: FBT001  the request's own outcome
+def share(before: Share, hit: bool) -> Share:
     """Return the share after one more request: a plain mean of the first ones, then the newest weighs most."""
     weight = max(_MEMORY, 1 / (before.seen + 1))
     moved = before.permille + weight * ((1000.0 if hit else 0.0) - before.permille)

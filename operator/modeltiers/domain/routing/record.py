@@ -14,9 +14,10 @@ import msgspec
 from msgspec import Struct
 
 from modeltiers.domain.routing import features
+from modeltiers.domain.routing.accept import Evidence, Verdict
 from modeltiers.domain.routing.ask import Ask
 from modeltiers.domain.routing.choose import Choice, Load, choose
-from modeltiers.domain.routing.rules import compile_policy
+from modeltiers.domain.routing.rules import CompiledPolicy, compile_policy
 from modeltiers.domain.routing.table import Accept, InvalidTable, Policy, Table, Tier
 
 FORMAT: Final = 1
@@ -51,9 +52,9 @@ class Attempt(Struct, frozen=True, rename="camel", omit_defaults=True):
     usage: Usage = Usage()
     estimated: bool = False
     """The usage is ours, not the tier's: it was stopped before it said what it counted."""
-    evidence: Any = None
+    evidence: Evidence | None = None
     """What `accept` saw of the answer; None when the answer was not judged."""
-    verdict: Any = None
+    verdict: Verdict | None = None
 
 
 class Cost(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
@@ -87,7 +88,7 @@ class DecisionRecord(Struct, frozen=True, rename="camel", omit_defaults=True, kw
 
 _ENCODE: Final = msgspec.json.Encoder(order="deterministic").encode
 _DECODE: Final = msgspec.json.Decoder(DecisionRecord).decode
-Judge = Callable[[Accept, Any], Any]
+Judge = Callable[[Accept, Evidence], Verdict]
 """From a policy's `accept` and the evidence of an attempt to its verdict."""
 
 
@@ -156,15 +157,29 @@ def verify(record: DecisionRecord, table: Table, version: str, judge: Judge | No
         compiled = compile_policy(table, policy)
     except InvalidTable as error:
         return [*found, f"policy: {error}"]
-    found += differences("choice", record.choice, choose(compiled, record.ask, record.load))
+    found += differences("choice", record.choice, decide(compiled, record))
     found += _score(record.ask)
     found += _attempts(record, policy)
     found += differences("cost", record.cost, account(table.tiers, record.attempts))
     if judge is not None:
         for index, attempt in enumerate(record.attempts):
             if attempt.evidence is not None:
-                found += _verdict(f"attempts[{index}].verdict", attempt, policy.accept, judge)
+                path = f"attempts[{index}].verdict"
+                found += _verdict(path, attempt.verdict, attempt.evidence, policy.accept, judge)
     return found
+
+
+def decide(policy: CompiledPolicy, record: DecisionRecord) -> Choice:
+    """Return the choice that a record's facts lead to.
+
+    Where another router has chosen, nothing is left to choose: the engine beside this one answers, or the first tier if
+    the table knows of none.
+    """
+    if record.choice.reason != "Hop":
+        return choose(policy, record.ask, record.load)
+    near = [tier.name for tier in policy.ladder if tier.local] or list(policy.names)
+    said = record.choice.tiers[:1]
+    return Choice(said if said and said[0] in near else (near[0],), "Hop")
 
 
 def verify_line(line: bytes, table: Table, version: str, judge: Judge | None = None) -> list[str]:
@@ -202,13 +217,13 @@ def _attempts(record: DecisionRecord, policy: Policy) -> Iterator[str]:
         yield f"attempts: {len(record.attempts)}, the policy allows {policy.escalation.max_calls} calls"
 
 
-def _verdict(path: str, attempt: Attempt, accept: Accept, judge: Judge) -> Iterator[str]:
+def _verdict(path: str, recorded: Verdict | None, evidence: Evidence, accept: Accept, judge: Judge) -> Iterator[str]:
     try:
-        again = judge(accept, attempt.evidence)
-    except (msgspec.ValidationError, ValueError, TypeError, KeyError) as error:
+        again = judge(accept, evidence)
+    except ValueError as error:
         yield f"{path}: the evidence cannot be judged: {error}"
         return
-    yield from differences(path, attempt.verdict, again)
+    yield from differences(path, recorded, again)
 
 
 def differences(path: str, recorded: Any, computed: Any) -> Iterator[str]:

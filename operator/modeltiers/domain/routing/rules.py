@@ -13,7 +13,7 @@ import msgspec
 import re2
 from msgspec import Raw
 
-from modeltiers.domain.routing.ask import Ask, Endpoint, Request
+from modeltiers.domain.routing.ask import Ask, Request
 from modeltiers.domain.routing.table import Fault, InvalidTable, Policy, Rule, Score, Table, Tier, When
 from modeltiers.domain.routing.text import fold, stands_alone, unspaced, words
 
@@ -66,13 +66,6 @@ class CompiledPolicy:
     def place(self, name: str) -> int:
         """Return how high a tier stands on the ladder; 0 is the entry."""
         return self._place[name]
-
-    def see(self, endpoint: Endpoint, request: Request, headers: Mapping[str, str], draw: int) -> Ask:
-        """Return the ask of a request. For callers of before `see.see`, which see there."""
-        from modeltiers.domain.routing.see import see  # see.py builds on this file
-
-        assert endpoint == request.endpoint
-        return msgspec.structs.replace(see(self, request, headers, ""), draw=draw)
 
 
 def compile_policy(table: Table, policy: Policy) -> CompiledPolicy:

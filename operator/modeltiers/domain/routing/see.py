@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from msgspec import Struct
 
-from modeltiers.domain.routing.ask import Ask, Message, Modality, Part, Request
+from modeltiers.domain.routing.ask import Ask, BadRequest, Message, Modality, Part, Request, read_prompts
 from modeltiers.domain.routing.features import SCORER, Shape, count, score, task
 from modeltiers.domain.routing.rules import CompiledPolicy
 from modeltiers.domain.routing.table import Session
@@ -103,7 +102,7 @@ def see(policy: CompiledPolicy, request: Request, headers: Mapping[str, str], re
         scorer=SCORER if counts else None,
         features=counts,
         matched=matched,
-        override=headers.get(OVERRIDE),
+        override=override if (override := headers.get(OVERRIDE)) in policy.names else None,
         session=session,
         draw=draw,
     )
@@ -125,27 +124,18 @@ def prompt_of(request: Request) -> Prompt:
     """Return the facts of a prompt. Total: a prompt of completions or embeddings that is no text counts as nothing."""
     if request.messages is not None:
         return _conversation(request.messages)
-    raw = request.prompt if memoryview(request.prompt) else request.input
     try:
-        value: Any = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        prompts = read_prompts(request)
+    except BadRequest:
         return Prompt()
-    if isinstance(value, list) and value and isinstance(value[0], int):
-        value = [value]  # the tokens of one prompt
-    texts = value if isinstance(value, list) else [value]
-    sizes = [_size(text) for text in texts]
-    last = next((text for text in reversed(texts) if isinstance(text, str)), "")
-    chars = sum(chars for chars, _ in sizes)
-    # Each text of a list is a prompt of its own: the longest must fit.
-    return Prompt(chars, max((tokens for _, tokens in sizes), default=0), max(1, len(texts)), last)
-
-
-def _size(text: Any) -> tuple[int, int]:
-    """Return the characters and tokens of one prompt."""
-    if isinstance(text, str):
-        return len(text), tokens_of(text)
-    tokens = len(text) if isinstance(text, list) else 0
-    return tokens * BYTES_PER_TOKEN, tokens
+    texts, counts = prompts.texts, prompts.token_counts
+    # Each is a prompt of its own: the longest must fit.
+    return Prompt(
+        chars=sum(map(len, texts)) + BYTES_PER_TOKEN * sum(counts),
+        tokens=max([*map(tokens_of, texts), *counts], default=0),
+        messages=max(1, prompts.count()),
+        last=texts[-1] if texts else "",
+    )
 
 
 def _conversation(messages: list[Message]) -> Prompt:

@@ -70,8 +70,8 @@ class Breaker(Part, frozen=True, kw_only=True):
 class Price(Part, frozen=True, kw_only=True):
     """What a tier's tokens cost, in millionths of the currency unit for a million tokens."""
 
-    input_per_million_micros: Micros = 0
-    output_per_million_micros: Micros = 0
+    input_per_million_micros: Annotated[Micros, Meta(description="For prompt tokens.")] = 0
+    output_per_million_micros: Annotated[Micros, Meta(description="For tokens of answers.")] = 0
 
 
 class Capabilities(Part, frozen=True, kw_only=True):
@@ -104,7 +104,7 @@ class External(Part, frozen=True, kw_only=True):
 class Tier(Part, frozen=True, kw_only=True):
     """A rung of the ladder: one model behind one name, on one or many addresses."""
 
-    name: Name
+    name: Annotated[Name, Meta(description="Names the tier in this table, in metrics and in x-modeltiers-tier.")]
     address: Annotated[
         Address | None, Meta(description="host:port; a name may stand for many addresses and is resolved again.")
     ] = None
@@ -132,15 +132,19 @@ class Tier(Part, frozen=True, kw_only=True):
 class HeaderMatch(Part, frozen=True, kw_only=True):
     """A header of the request, with one of these values."""
 
-    name: HeaderName
-    values: Annotated[tuple[Word, ...], Meta(min_length=1, max_length=50)]
+    name: Annotated[HeaderName, Meta(description="In lower case.")]
+    values: Annotated[
+        tuple[Word, ...], Meta(min_length=1, max_length=50, description="The header is one of these, in full.")
+    ]
 
 
 class MetadataMatch(Part, frozen=True, kw_only=True):
     """An entry of the request's `metadata` object, with one of these values."""
 
-    key: Word
-    values: Annotated[tuple[Word, ...], Meta(min_length=1, max_length=50)]
+    key: Annotated[Word, Meta(description="Name of the entry.")]
+    values: Annotated[
+        tuple[Word, ...], Meta(min_length=1, max_length=50, description="The entry is one of these texts, in full.")
+    ]
 
 
 Task = Literal["Chat", "Code", "Math", "Reasoning", "Extraction", "Summary", "Translation", "Writing"]
@@ -159,19 +163,21 @@ class When(Part, frozen=True, kw_only=True):
     headers: Annotated[tuple[HeaderMatch, ...], Meta(max_length=20)] = ()
     metadata: Annotated[tuple[MetadataMatch, ...], Meta(max_length=20)] = ()
     prompt_chars_at_least: Annotated[Count | None, Meta(description="Characters of all messages together.")] = None
-    prompt_chars_at_most: Count | None = None
+    prompt_chars_at_most: Annotated[Count | None, Meta(description="The same, the most.")] = None
     tools: Annotated[bool | None, Meta(description="Whether the request offers tools.")] = None
     json_mode: Annotated[bool | None, Meta(description="Whether it asks for JSON.")] = None
-    modalities: Annotated[tuple[Modality, ...], Meta(max_length=3)] = ()
+    modalities: Annotated[
+        tuple[Modality, ...], Meta(max_length=3, description="What the prompt holds, or the answer shall be.")
+    ] = ()
     tasks: Annotated[tuple[Task, ...], Meta(max_length=8, description="The task type that the features show.")] = ()
     score_at_least_permille: Annotated[Permille | None, Meta(description="The difficulty score.")] = None
-    score_at_most_permille: Permille | None = None
+    score_at_most_permille: Annotated[Permille | None, Meta(description="The same, the most.")] = None
 
 
 class Rule(Part, frozen=True, kw_only=True):
     """One line of a policy's rules. They are read in order; the first with `tier` or `Refuse` ends the reading."""
 
-    name: Name
+    name: Annotated[Name, Meta(description="Names the rule in records, and in what a refused client is told.")]
     when: When
     action: Annotated[Literal["Route", "Refuse"], Meta(description="Refuse answers 403 with the rule's name.")] = (
         "Route"
@@ -188,9 +194,9 @@ class Rule(Part, frozen=True, kw_only=True):
 class RiskFloor(Part, frozen=True, kw_only=True):
     """What a risk class demands."""
 
-    risk: Literal["Medium", "High"]
-    floor: Name | None = None
-    action: Literal["Route", "Refuse"] = "Route"
+    risk: Annotated[Literal["Medium", "High"], Meta(description="This class and those above it.")]
+    floor: Annotated[Name | None, Meta(description="No tier below this one.")] = None
+    action: Annotated[Literal["Route", "Refuse"], Meta(description="Refuse answers 403.")] = "Route"
 
 
 class Score(Part, frozen=True, kw_only=True):
@@ -208,15 +214,17 @@ class Score(Part, frozen=True, kw_only=True):
 class Canary(Part, frozen=True, kw_only=True):
     """A share of conversations that enters at another tier."""
 
-    tier: Name
-    share_permille: Permille
+    tier: Annotated[Name, Meta(description="Where they enter.")]
+    share_permille: Annotated[Permille, Meta(description="How many of a thousand conversations, by their draw.")]
 
 
 class Session(Part, frozen=True, kw_only=True):
     """Keep a conversation on the tier that it was given."""
 
     header: Annotated[HeaderName, Meta(description="Names the conversation; else the body's `user`.")] = "x-session-id"
-    ttl_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 600
+    ttl_seconds: Annotated[
+        int, Meta(ge=1, le=86_400, description="How long a conversation is remembered after its last request.")
+    ] = 600
     lock_tool_loops: Annotated[
         bool, Meta(description="While tool results come back, stay on the tier that called the tools.")
     ] = True
@@ -225,7 +233,7 @@ class Session(Part, frozen=True, kw_only=True):
 class Override(Part, frozen=True, kw_only=True):
     """Tiers that a client may ask for by the header x-modeltiers-tier; never below a floor."""
 
-    tiers: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=10)]
+    tiers: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=10, description="Those that may be asked for.")]
 
 
 # --- policies: after the answer ---------------------------------------------------------------------------------------
@@ -245,20 +253,26 @@ class Confidence(Part, frozen=True, kw_only=True):
 class Validator(Part, frozen=True, kw_only=True):
     """One check of the answer. `required` ones must pass; the others lower the probability by their weight."""
 
-    name: Name
-    kind: Literal[
-        "JSONSchema", "ToolArguments", "Pattern", "NumericAnswer", "Form", "Language", "Length", "Refusal", "Finish"
+    name: Annotated[Name, Meta(description="Names the check in records.")]
+    kind: Annotated[
+        Literal[
+            "JSONSchema", "ToolArguments", "Pattern", "NumericAnswer", "Form", "Language", "Length", "Refusal", "Finish"
+        ],
+        Meta(description="What is checked."),
     ]
-    required: bool = False
+    required: Annotated[bool, Meta(description="A failure refuses the answer, whatever its probability.")] = False
     weight_permille: Annotated[Permille, Meta(description="How much of the odds a failure takes.")] = 500
     patterns: Annotated[
         tuple[Pattern, ...], Meta(max_length=20, description="Pattern: one must be found in the answer.")
     ] = ()
     absent: Annotated[bool, Meta(description="Pattern: none may be found instead.")] = False
-    form: Literal["JSON", "List", "Table", "Code", "YesNo", "Choice", "Number"] | None = None
+    form: Annotated[
+        Literal["JSON", "List", "Table", "Code", "YesNo", "Choice", "Number"] | None,
+        Meta(description="Form: what the answer must be or hold."),
+    ] = None
     language: Annotated[Language | None, Meta(description="ISO 639-1; the prompt's when left out.")] = None
-    min_chars: Count | None = None
-    max_chars: Count | None = None
+    min_chars: Annotated[Count | None, Meta(description="Length: the shortest answer.")] = None
+    max_chars: Annotated[Count | None, Meta(description="Length: the longest answer.")] = None
     schema: Annotated[
         dict[str, Any] | None, Meta(description="JSONSchema: this schema; the request's response_format when left out.")
     ] = None
@@ -283,15 +297,19 @@ class Stream(Part, frozen=True, kw_only=True):
         Literal["Window", "Whole", "Flag"],
         Meta(description="Window: hold some tokens; Whole: hold the answer; Flag: commit at once, say it afterwards."),
     ] = "Window"
-    window_tokens: Annotated[int, Meta(ge=1, le=4096)] = 24
+    window_tokens: Annotated[int, Meta(ge=1, le=4096, description="How many tokens are held with Window.")] = 24
     window_ms: Annotated[Millis, Meta(description="The longest a token is held with Window.")] = 1_500
-    max_hold_bytes: Annotated[int, Meta(ge=1024, le=16_777_216)] = 1_048_576
+    max_hold_bytes: Annotated[int, Meta(ge=1024, le=16_777_216, description="The most of an answer that is held.")] = (
+        1_048_576
+    )
 
 
 class Escalation(Part, frozen=True, kw_only=True):
     """How much may go up the ladder after an answer was found wanting; beyond it, the answer at hand is given."""
 
-    max_share_permille: Permille = 500
+    max_share_permille: Annotated[
+        Permille, Meta(description="Of all requests of late; at or above it none is judged.")
+    ] = 500
     max_calls: Annotated[int, Meta(ge=1, le=10, description="Calls to tiers for one request, the first included.")] = 3
 
 
@@ -299,7 +317,8 @@ class Fallback(Part, frozen=True, kw_only=True):
     """What happens when a tier cannot answer, before the first byte of an answer."""
 
     on: Annotated[
-        tuple[Literal["Connect", "Timeout", "429", "500", "502", "503", "504", "Broken"], ...], Meta(max_length=8)
+        tuple[Literal["Connect", "Timeout", "429", "500", "502", "503", "504", "Broken"], ...],
+        Meta(max_length=8, description="Failures after which the next tier is asked."),
     ] = ("Connect", "Timeout", "429", "500", "502", "503", "504", "Broken")
     down: Annotated[bool, Meta(description="Also to a lower tier, when no higher one is left.")] = False
     retry_share_permille: Annotated[
@@ -310,9 +329,11 @@ class Fallback(Part, frozen=True, kw_only=True):
 class Limits(Part, frozen=True, kw_only=True):
     """What a policy or a key may use; a limit left out is none."""
 
-    requests_per_minute: Count | None = None
-    tokens_per_minute: Count | None = None
-    concurrency: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    requests_per_minute: Annotated[Count | None, Meta(description="Requests that are taken.")] = None
+    tokens_per_minute: Annotated[Count | None, Meta(description="Tokens of prompts and answers together.")] = None
+    concurrency: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000)] | None, Meta(description="Requests in flight; more wait.")
+    ] = None
     queue: Annotated[int, Meta(ge=0, le=100_000, description="How many may wait; 429 beyond it.")] = 256
     queue_ms: Annotated[Millis, Meta(description="The longest wait; 429 after it.")] = 10_000
 
@@ -320,17 +341,28 @@ class Limits(Part, frozen=True, kw_only=True):
 class Clamp(Part, frozen=True, kw_only=True):
     """The most a request may ask for. More is lowered, or refused where lowering would change its meaning."""
 
-    n: Annotated[int, Meta(ge=1, le=128)] = 8
+    n: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=128,
+            description="Answers to one request: `n` or `best_of`, times the prompts of a list. More is refused.",
+        ),
+    ] = 8
     max_tokens: Annotated[Count, Meta(description="Also set when the request leaves it open.")] | None = None
-    logprobs: Annotated[int, Meta(ge=0, le=20)] = 20
+    logprobs: Annotated[
+        int, Meta(ge=0, le=20, description="Alternatives at each token, of the answer or the prompt.")
+    ] = 20
     stop: Annotated[int, Meta(ge=0, le=64, description="Entries in `stop`.")] = 16
-    action: Literal["Lower", "Refuse"] = "Lower"
+    action: Annotated[
+        Literal["Lower", "Refuse"], Meta(description="What is done with a number that can be lowered.")
+    ] = "Lower"
 
 
 class Access(Part, frozen=True, kw_only=True):
     """Who may ask."""
 
-    mode: Literal["Open", "Keys"] = "Open"
+    mode: Annotated[Literal["Open", "Keys"], Meta(description="Keys: only with a key of the key file.")] = "Open"
     keys: Annotated[
         tuple[Name, ...], Meta(max_length=1000, description="Names of keys in the key file; every key when left out.")
     ] = ()
@@ -339,10 +371,13 @@ class Access(Part, frozen=True, kw_only=True):
 class Policy(Part, frozen=True, kw_only=True):
     """How requests for one model name meet the tiers."""
 
-    name: Name
+    name: Annotated[Name, Meta(description="Names the policy in metrics and records.")]
     model: Annotated[Model, Meta(description="The name that clients ask for; unique among all tables.")]
     tiers: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=10, description="The ladder, cheapest first.")]
-    mode: Literal["Upfront", "Cascade", "Hybrid"] = "Upfront"
+    mode: Annotated[
+        Literal["Upfront", "Cascade", "Hybrid"],
+        Meta(description="When it chooses: before, after an answer, or after one where the score is unclear."),
+    ] = "Upfront"
     access: Access = Access()
     rules: Annotated[tuple[Rule, ...], Meta(max_length=100)] = ()
     risks: Annotated[tuple[RiskFloor, ...], Meta(max_length=2)] = ()
@@ -366,7 +401,7 @@ class Policy(Part, frozen=True, kw_only=True):
 class Table(Part, frozen=True, kw_only=True):
     """One table file."""
 
-    format_version: Literal[1]
+    format_version: Annotated[Literal[1], Meta(description="The format of this table.")]
     tiers: Annotated[tuple[Tier, ...], Meta(min_length=1, max_length=50)]
     policies: Annotated[tuple[Policy, ...], Meta(min_length=1, max_length=50)]
     version: Annotated[Version | None, Meta(description="The hash of the content when left out.")] = None
@@ -401,8 +436,8 @@ def read_table(document: Any) -> Table:
     try:
         table = msgspec.convert(document, Table)
     except msgspec.ValidationError as error:
-        problem, _, path = str(error).rpartition(" - at `")
-        raise InvalidTable([Fault(path.rstrip("`") or "$", problem or str(error))]) from None
+        problem, where, path = str(error).rpartition(" - at `")
+        raise InvalidTable([Fault(path.rstrip("`") if where else "$", problem or str(error))]) from None
     if found := faults(table):
         raise InvalidTable(found)
     return table

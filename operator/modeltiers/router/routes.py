@@ -1,0 +1,88 @@
+"""A policy in force: compiled, with the pools of its ladder, and what it learns as requests pass.
+
+What it learns are the held threshold, the share that escalated, and which conversation was given which tier. The
+arithmetic is the domain's; here is where the numbers live, bounded, for one process.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from modeltiers.domain.routing import hold
+from modeltiers.domain.routing.accept import CompiledAccept
+from modeltiers.domain.routing.ask import Ask
+from modeltiers.domain.routing.choose import Choice, CompiledPolicy, Load
+from modeltiers.domain.routing.table import Tier
+from modeltiers.router.upstream import Pool
+
+SESSIONS: Final = 100_000
+"""The most conversations that are remembered for one policy; the longest unused is forgotten first."""
+
+
+class Route:
+    """A policy in force."""
+
+    __slots__ = ("_sessions", "_ttl", "accept", "escalated", "held", "local", "policy", "pools", "table")
+
+    def __init__(
+        self,
+        policy: CompiledPolicy,
+        accept: CompiledAccept,
+        table: str,
+        pool: Callable[[Tier], Pool],
+        old: Route | None,
+    ) -> None:
+        self.policy, self.accept, self.table = policy, accept, table
+        self.pools = tuple(pool(tier) for tier in policy.ladder)
+        self.local = next((tier.name for tier in policy.ladder if tier.local), None)
+        session = policy.policy.session
+        self._ttl = session.ttl_seconds if session is not None else 0
+        self._sessions: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self.held = hold.start(policy)
+        self.escalated = hold.Share()
+        if old is not None:  # a new table of the same policy goes on where the old one was
+            self._sessions, self.escalated = old._sessions, old.escalated
+            if old.policy.policy.score == policy.policy.score:
+                self.held = old.held
+
+    def pool(self, tier: str) -> Pool:
+        """Return the addresses of a tier of the ladder."""
+        return self.pools[self.policy.place(tier)]
+
+    def load(self, ask: Ask, now: float) -> Load:
+        """Return what of the world the choice depends on."""
+        usable = tuple([pool.usable(now) for pool in self.pools])
+        ready, saturated = usable, tuple[bool, ...]()
+        if not all(usable):
+            saturated = tuple([pool.saturated(now) for pool in self.pools])
+            ready = tuple(map(max, usable, saturated))
+        held = self.policy.score.strong_share_permille is not None
+        return Load(
+            ready,
+            threshold_permille=self.held.threshold_permille if held else None,
+            sticky=self._sticky(ask.session, now) if ask.session is not None else None,
+            escalated_share_permille=self.escalated.permille,
+            saturated=saturated,
+        )
+
+    def chose(self, choice: Choice) -> None:
+        """Learn what was chosen."""
+        target = self.policy.score.strong_share_permille
+        if target is not None:
+            self.held = hold.hold(self.held, target, strong=hold.went_up(self.policy, choice))
+
+    def ended(self, ask: Ask, choice: Choice, tier: str, *, answered: bool, escalated: bool, now: float) -> None:
+        """Learn how it ended: which tier answered, and whether a lower one was found wanting first."""
+        if choice.cascade or choice.reason == "EscalationCap":
+            self.escalated = hold.share(self.escalated, escalated)
+        if answered and self._ttl and ask.session is not None:
+            self._sessions[ask.session] = tier, now + self._ttl
+            self._sessions.move_to_end(ask.session)
+            if len(self._sessions) > SESSIONS:
+                self._sessions.popitem(last=False)
+
+    def _sticky(self, session: str, now: float) -> str | None:
+        tier, until = self._sessions.get(session, ("", 0.0))
+        return tier if now < until and tier in self.policy.names else None
