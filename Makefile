@@ -55,11 +55,13 @@ bench: setup tools ## ratios against a bare client on the same API server
 e2e: setup tools ## the slow and real tests
 	@$(BIN)/python -m pytest tests -q -m slow
 
-fuzz: setup ## the property tests with many more examples
+fuzz: setup ## the property tests with many more examples, and a million inputs for the router
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/unit -q -m hypothesis
+	@$(BIN)/python -m e2e.fuzz.router --inputs 1000000
 
-soak: setup tools ## ten minutes of tiers that come, change and go; memory and descriptors must stay flat
+soak: setup tools ## ten minutes of tiers that come and go, and ten of the router among failures; all must stay flat
 	@$(BIN)/python -m e2e.soak
+	@$(BIN)/python -m e2e.soak.router
 
 generate: setup ## CRDs, manifests and reference pages from the code
 	@$(BIN)/modeltiers generate

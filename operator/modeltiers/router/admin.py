@@ -89,6 +89,7 @@ class Admin:
             "ready": router.ready(),
             "draining": router.draining,
             "inFlight": len(router.exchanges),
+            "tasks": len(asyncio.all_tasks()),
             "tables": tables,
             "refusedTables": router.tables.errors,
             "refusedKeys": router.guards.keys.error,

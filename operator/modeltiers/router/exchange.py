@@ -22,7 +22,7 @@ from modeltiers.router.outgoing import Accepted, render, wants_usage, with_usage
 from modeltiers.router.reading import Metered, Reading, Usage, message_in
 from modeltiers.router.replies import JSON, Refusal, error_event
 from modeltiers.router.server import Client
-from modeltiers.router.upstream import CONNECT, TIMEOUT, Address, Failure, Head
+from modeltiers.router.upstream import BROKEN, CONNECT, TIMEOUT, Address, Failure, Head
 
 if TYPE_CHECKING:
     from modeltiers.router.router import Router
@@ -115,8 +115,12 @@ class Exchange:
             self._parked = entered
             return
         self.ticket = entered
-        if not self._next() and not self._park():
-            raise self._unanswered()
+        try:
+            if not self._next() and not self._park():
+                raise self._unanswered()
+        except Refusal:
+            entered.leave(0, self._router.loop.time())
+            raise
 
     def enter(self, entered: Ticket | Refusal) -> bool:
         """Go on after the line: choose anew, since the world may have changed; or be turned away."""
@@ -345,7 +349,7 @@ class Exchange:
         if failure == TIMEOUT:
             return Refusal(504, f"tier {name} did not answer in time", code="upstream_timeout", retry_after=1)
         if head is None:
-            word = "could not be reached" if failure == CONNECT else "broke off its answer"
+            word = {CONNECT: "could not be reached", BROKEN: "broke off its answer"}.get(failure, "takes no requests")
             return Refusal(502, f"tier {name} {word}; try again", code="upstream_error", retry_after=1)
         said, wait = message_in(body) or f"tier {name} answered {failure}", _seconds(head.get(b"retry-after"))
         return Refusal(head.status, said, code="upstream_error", retry_after=wait or 1)

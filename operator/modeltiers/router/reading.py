@@ -198,6 +198,8 @@ class Reading:
         body = b"".join(self._parts)
         if head.status == 429 or head.status >= 500:
             self._fail(Failure(str(head.status)), head, body)
+        elif head.status in (401, 403) and self.tier.hop:
+            self._fail(Failure("503"), None, b"")  # keys or clocks of routers differ: no fault of the client's
         elif head.status >= 400:
             self.dead = True
             self.consumer.whole(self, head, openai_error(head.status, body), Metered())

@@ -265,6 +265,8 @@ class Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
         """Tell the exchange that nobody waits for it any more."""
         self._transport = None
+        self._parser = None  # it holds this object's methods: the two would wait for the garbage collector
+        self._waiting.clear()
         server = self._server
         server.clients.discard(self)
         server.peers[self.peer] -= 1
@@ -392,7 +394,8 @@ class Client(asyncio.Protocol):
         except Refusal as refusal:
             self.reply(refusal.status, [(b"content-type", JSON), *refusal.headers()], refusal.body())
             return
-        request.body = b""  # whoever still needs it has it
+        finally:
+            request.body = b""  # whoever still needs it has it
         if self._answering:
             self.exchange = exchange
 

@@ -118,7 +118,7 @@ def _compiled(table: Table) -> dict[str, tuple[CompiledPolicy, CompiledAccept]]:
             found += [Fault(_below(index, fault.path), fault.problem) for fault in error.faults]
     for index, tier in enumerate(table.tiers):
         if tier.external is not None and (problem := base_fault(tier.external)) is not None:
-            found.append(Fault(f"$.tiers[{index}].external.baseURL", problem))
+            found.append(Fault(f"$.tiers[{index}].external.baseUrl", problem))
     if found:
         raise InvalidTable(found)
     return made

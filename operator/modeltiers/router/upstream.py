@@ -208,7 +208,7 @@ class Connection(asyncio.Protocol):
             self._finish(keep=not self._dirty and self._keeps and (self._length or self._chunked))
         elif self._bytes > HEAD_BYTES:
             self._fail(BROKEN)  # a head, a trailer or a chunk's extension without end
-        elif self._head_done:
+        elif self._head_done and self.sink is not NOBODY:
             self.deadline = self.address.loop.time() + self.address.tier.timeouts.idle_ms / 1000
 
     def eof_received(self) -> None:
@@ -222,6 +222,7 @@ class Connection(asyncio.Protocol):
         self.address.lost(self)
         if self.sink is not None:
             self._fail(BROKEN)
+        self._parser = None  # it holds this object's methods: the two would wait for the garbage collector
 
     # -- what the parser says -------------------------------------------------------------------------------------
 

@@ -186,6 +186,7 @@ def _same(queue: FairQueue[int], lines: dict[int, list[int]], ring: deque[int]) 
     assert queue.size == sum(map(len, lines.values()))
     assert queue.flows == len(lines)
     assert queue.moving == bool(ring)
+    assert queue._held == lines.keys() - set(ring)
     assert queue.deepest == max(map(len, lines.values()), default=0)
     for flow, line in lines.items():
         assert queue.depth(flow) == len(line)

@@ -190,12 +190,15 @@ def _check_large(body: bytes) -> None:
 
 def _check_given_once(body: bytes) -> None:
     """Refuse messages that give a field twice, where media are among them: we judge the last, an engine may not."""
-    for message in msgspec.json.decode(body, type=_Messages).messages:
-        content = bytes(_given_once(message).get("content", ABSENT))
-        for part in msgspec.json.decode(content, type=list[Raw]) if content[:1] == b"[" else ():
-            for value in _given_once(part).values():
-                if bytes(memoryview(value)[:1]) == b"{":
-                    _given_once(value)
+    try:
+        for message in msgspec.json.decode(body, type=_Messages).messages:
+            content = bytes(_given_once(message).get("content", ABSENT))
+            for part in msgspec.json.decode(content, type=list[Raw]) if content[:1] == b"[" else ():
+                for value in _given_once(part).values():
+                    if bytes(memoryview(value)[:1]) == b"{":
+                        _given_once(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest("messages", f"the messages cannot be read: {error}") from None
 
 
 def _given_once(raw: Raw) -> dict[str, Raw]:

@@ -1,0 +1,1 @@
+"""OpenAI's own clients in front of the router: what its users' programs see."""
