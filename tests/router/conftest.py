@@ -14,8 +14,14 @@ from typing import Any
 
 import httpx
 import pytest
+import uvloop
 
 ROOT = Path(__file__).parents[2]
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], Any]]:
+    """Run these tests on the loop that the router runs on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class Router:

@@ -18,7 +18,8 @@ import trustme
 
 from modeltiers.domain.routing.table import External, InvalidTable, Table, Tier, read_table
 from modeltiers.router import external
-from modeltiers.router.external import ExternalPool, base_fault, reach
+from modeltiers.router.addresses import base_fault, reach
+from modeltiers.router.external import ExternalPool
 from modeltiers.router.reading import Metered, Reading
 from modeltiers.router.upstream import BROKEN, CONNECT, TIMEOUT, Failure, Head, fetch
 from tests.router.upstream import answers, chunk, completion, events, never, reply, says

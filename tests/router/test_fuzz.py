@@ -122,3 +122,20 @@ async def test_an_attempt_that_is_given_up_while_it_connects_is_not_counted_for_
         attempt.abort()
         await asyncio.sleep(0.02)
         assert pool.addresses[0].in_flight == 0
+
+
+def test_what_was_sent_ahead_is_not_begun_for_a_client_that_has_left() -> None:
+    """It was: nobody told the tier to stop."""
+    loop, taken = Loop(), list[bytes]()
+
+    def handle(client: Client, request: Request) -> Kept:
+        taken.append(request.target)
+        return Kept()
+
+    client = Client(Server(Bounds(), handle, loop.real))
+    transport = Transport(loop, client)
+    client.data_received(b"".join(b"POST /%d HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n" % n for n in range(2)))
+    transport.lose(ConnectionResetError())  # heard of before what was sent ahead is taken up
+    client.reply(200, [], b"ok")
+    loop.settle()
+    assert taken == [b"/0"]

@@ -445,6 +445,27 @@ def test_p04_usage_of_a_broken_stream_is_what_came_of_it() -> None:
         assert router.metrics().value("tokens_total", kind="completion") == 3
 
 
+@pytest.mark.parametrize("reason", ["abort", "error"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_p04_an_answer_that_its_engine_cut_is_no_answer(pair: Shared, reason: str, stream: bool) -> None:
+    """vLLM ends what is in flight with a 200 and such a reason when it is told to end."""
+    cut = vllm.chat("half an ans").replace(b'"stop"', b'"%b"' % reason.encode())
+    events = [vllm.chat_chunk({"content": "half an ans"}), vllm.chat_chunk({}, finish=reason), vllm.DONE]
+    pair.first.script = streams(events) if stream else says(response("200 OK", cut))
+    reply = chat(pair.port, stream=stream)
+    if stream:
+        assert b"[DONE]" not in reply.body
+        assert b'"code":"upstream_error"' in reply.body
+    else:
+        assert reply.text == "second"
+
+
+def test_p04_a_text_about_an_abort_is_a_text(pair: Shared) -> None:
+    pair.first.script = answer('the "abort" and the "error" of it')
+    assert chat(pair.port).text == 'the "abort" and the "error" of it'
+    assert b"[DONE]" in chat(pair.port, stream=True).body
+
+
 # -- P25: talks nonsense ----------------------------------------------------------------------------------------------
 
 OK = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"

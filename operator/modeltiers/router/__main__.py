@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -91,6 +92,9 @@ async def serve(options: argparse.Namespace) -> int:
     front = await loop.create_server(serving.protocol, *options.listen, backlog=1024, reuse_port=count > 1)
     back = await loop.create_server(managing.protocol, *options.admin)
     sockets = [[*one.sockets[0].getsockname()[:2]] for one in (front, back)]
+    gc.collect()
+    gc.freeze()  # what is there now stays: no collection walks over it again
+    gc.set_threshold(10_000, 20, 50)
     if options.report_fd is not None:
         with os.fdopen(options.report_fd, "wb") as pipe:
             pipe.write(msgspec.json.encode(sockets[1]) + b"\n")

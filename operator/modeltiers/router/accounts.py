@@ -1,6 +1,6 @@
-"""The account of a request that has ended: its decision record, its line in the log, the tokens it used.
+"""The account of a request that has ended: its decision record, the tokens it used, its line in the log.
 
-Nothing of prompt or answer is in either.
+Nothing of prompt or answer is in any of them.
 """
 
 from __future__ import annotations
@@ -8,29 +8,18 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from modeltiers.domain.routing import record
+from modeltiers.domain.routing.record import DecisionRecord
 from modeltiers.router.logs import Line
 
 if TYPE_CHECKING:
     from modeltiers.router.exchange import Ending, Exchange
 
 
-class Account(Struct, frozen=True):
-    """What is told of a request."""
-
-    record: record.DecisionRecord
-    line: Line
-    tokens: int | None
-    """All that all attempts used; None when no tier said."""
-
-
-def account(exchange: Exchange, ending: Ending) -> Account:
-    """Return the account of an exchange that has just ended."""
+def record_of(exchange: Exchange, ending: Ending) -> DecisionRecord:
+    """Return the decision record of an exchange that has ended."""
     accepted, attempts = exchange.accepted, tuple(exchange.attempts)
-    cost = record.account(accepted.route.policy.ladder, attempts)
-    made = record.DecisionRecord(
+    return DecisionRecord(
         format=record.FORMAT,
         id=accepted.id,
         time_ms=accepted.time_ms,
@@ -41,11 +30,21 @@ def account(exchange: Exchange, ending: Ending) -> Account:
         choice=accepted.choice,
         attempts=attempts,
         final_tier=ending.tier if ending.outcome == "Answered" else None,
-        cost=cost,
+        cost=record.account(accepted.route.policy.ladder, attempts),
     )
-    prompt = cost.answer.prompt_tokens + cost.decision.prompt_tokens
-    completion = cost.answer.completion_tokens + cost.decision.completion_tokens
-    line = Line(
+
+
+def used(made: DecisionRecord) -> int | None:
+    """Return how many tokens all attempts used; None when tiers were asked and none said."""
+    cost = made.cost
+    tokens = sum(one.prompt_tokens + one.completion_tokens for one in (cost.answer, cost.decision))
+    return tokens if tokens or not made.attempts else None
+
+
+def line_of(exchange: Exchange, ending: Ending, made: DecisionRecord) -> Line:
+    """Return the line for the log."""
+    accepted, cost = exchange.accepted, made.cost
+    return Line(
         time_ms=accepted.time_ms,
         id=accepted.id,
         policy=made.policy,
@@ -54,10 +53,9 @@ def account(exchange: Exchange, ending: Ending) -> Account:
         reason=exchange.reason,
         status=ending.status,
         ms=int((time.monotonic() - accepted.began) * 1000),
-        prompt_tokens=prompt,
-        completion_tokens=completion,
+        prompt_tokens=cost.answer.prompt_tokens + cost.decision.prompt_tokens,
+        completion_tokens=cost.answer.completion_tokens + cost.decision.completion_tokens,
         stream=accepted.ask.stream,
         key=accepted.key,
-        attempts=len(attempts),
+        attempts=len(made.attempts),
     )
-    return Account(made, line, prompt + completion if prompt or completion or not attempts else None)

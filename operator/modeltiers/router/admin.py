@@ -115,8 +115,9 @@ class Admin:
         router, loop = self._router, self._router.loop
         router.draining = self._serving.closing = True
         began = loop.time()
-        # Requests that are on their way while endpoints still name this pod are served.
-        while loop.time() - began < seconds and (router.exchanges or loop.time() - began < self._settle_seconds):  # noqa: ASYNC110
+        # Requests that are on their way while endpoints still name this pod are served; then what is in flight may end.
+        while (spent := loop.time() - began) < seconds and (router.exchanges or spent < self._settle_seconds):
+            router.refusing = spent >= self._settle_seconds
             await asyncio.sleep(0.02)
         router.refusing = True
         return len(router.exchanges)

@@ -18,6 +18,7 @@ from modeltiers.domain.routing.accept import Verdict
 from modeltiers.domain.routing.choose import choose
 from modeltiers.router.judging import Judging
 from modeltiers.router.limits import Ticket, Waiting
+from modeltiers.router.metrics import Histogram
 from modeltiers.router.outgoing import Accepted, render, wants_usage, with_usage
 from modeltiers.router.reading import Metered, Reading, Usage, message_in
 from modeltiers.router.replies import JSON, Refusal, error_event
@@ -27,6 +28,7 @@ from modeltiers.router.upstream import BROKEN, CONNECT, TIMEOUT, Address, Failur
 if TYPE_CHECKING:
     from modeltiers.router.router import Router
 
+NO_GAPS: Final = Histogram(())
 COOL_SECONDS: Final = 30.0
 """The longest that an address is left alone because it said Retry-After."""
 STREAM_HEADERS: Final = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"))
@@ -64,6 +66,7 @@ class Exchange:
         "_calls",
         "_closed",
         "_failure",
+        "_gaps",
         "_held",
         "_index",
         "_kept",
@@ -96,6 +99,7 @@ class Exchange:
         self._parked: Waiting | None = None
         self._begun = self._closed = self._retried = False
         self._last = 0.0
+        self._gaps = NO_GAPS
         self._held = b""
         self._stream = bool(accepted.fields.stream) and accepted.endpoint != "embeddings"
         self._own_usage = self._stream and not wants_usage(accepted.fields)
@@ -265,14 +269,16 @@ class Exchange:
                 return
         now, metrics = time.monotonic(), self._router.metrics
         if self._begun:
-            metrics.between[self._labels(reading)].observe(now - self._last)
+            self._gaps.observe(now - self._last)
             self.client.send(event)
         elif not payload:
             self._held += event  # a comment is no answer yet
             return
         else:
             self._begun = True
-            metrics.first[self._labels(reading)].observe(now - self.accepted.began)
+            labels = self._labels(reading)
+            metrics.first[labels].observe(now - self.accepted.began)
+            self._gaps = metrics.between[labels]
             self.client.begin(200, (*STREAM_HEADERS, *self._headers(reading.tier.name)), self._held + event)
         self._last = now
 

@@ -1,9 +1,8 @@
 """A tier outside the cluster: an OpenAI-compatible API behind a URL, with TLS, a proxy, a key and a guarded address.
 
-Stands in for a pool of connections to an engine, so that whoever reads a reply need not know the difference. The
-address is judged where the socket is made, on what is connected to: no name, no spelling of a number and no answer of
-a name server leads past it. Through a proxy the proxy resolves the name, and judging what it names is its matter; only
-an address that is written in the URL is judged here.
+Stands in for a pool of connections to an engine, so that whoever reads a reply need not know the difference. What is
+connected to is judged by `addresses`. Through a proxy the proxy resolves the name, and judging what it names is its
+matter; only an address that is written in the URL is judged here.
 
 The key is sent to the API alone and is in no message of this module. Knows nothing of policies and of JSON.
 """
@@ -12,15 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
-import re
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from modeltiers.domain.routing.table import External, Tier
+from modeltiers.domain.routing.table import Tier
+from modeltiers.router.addresses import Guard, base_fault, where
+from modeltiers.router.secrets import Secret, Trust
 from modeltiers.router.upstream import (
     BROKEN,
     CONNECT,
@@ -40,17 +38,7 @@ if TYPE_CHECKING:
 
 BODY_BYTES: Final = 256 * 2**20
 """The most that one reply may have; what is kept of it is the reader's matter."""
-KEY_BYTES: Final = 8_192
 PIECE: Final = 65_536
-_BASE: Final = re.compile(
-    r"(https?)://"
-    r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?)"
-    r"(?::([0-9]{1,5}))?"
-    r"((?:/[A-Za-z0-9_~:+-][A-Za-z0-9._~:+-]*)*)/?",
-    re.ASCII,
-)
-_NUMBER: Final = re.compile("[0-9]+|0[xX][0-9A-Fa-f]*", re.ASCII)
-_KEY: Final = re.compile(rb"[!-~]+")
 _NEVER_SENT: Final = frozenset(
     {
         b"authorization",
@@ -68,157 +56,6 @@ _NEVER_SENT: Final = frozenset(
     }
 )
 """Headers of a client that no list of a table lets pass: its key for us, and what frames a message."""
-Reach = Literal["Public", "Private", "Never"]
-
-
-def _networks(*found: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-    return tuple(map(ipaddress.ip_network, found))
-
-
-# The standard library's own lists differ from one patch release to the next.
-_PRIVATE: Final = _networks("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128")
-_PRIVATE6: Final = _networks("fc00::/7")
-_METADATA: Final = _networks("100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::254/128", "fd20:ce::254/128")
-"""Where clouds answer with credentials, outside the link-local range."""
-_NEVER: Final = _networks(
-    *("0.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24"),
-    *("192.88.99.0/24", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
-    *("224.0.0.0/4", "240.0.0.0/4"),
-    # Teredo and other protocols', documentation, 6to4, AS112.
-    *("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20"),
-)
-_GLOBAL: Final = _networks("2000::/3")
-_EMBEDDED: Final = _networks("::ffff:0:0/96", "64:ff9b::/96")
-"""IPv6 forms whose last four bytes are the IPv4 address that is reached."""
-
-
-def reach(address: str) -> Reach:
-    """Return whom an address leads to; what is no address leads nowhere that we want to be."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return "Never"
-    if found.version == 6 and _within(found, _EMBEDDED):
-        found = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-    if _within(found, _METADATA) or _within(found, _NEVER):
-        return "Never"
-    if _within(found, _PRIVATE) or _within(found, _PRIVATE6):
-        return "Private"
-    return "Public" if found.version == 4 or _within(found, _GLOBAL) else "Never"
-
-
-def _within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, networks: tuple[Any, ...]) -> bool:
-    return any(address in network for network in networks)
-
-
-def base_fault(external: External) -> str | None:
-    """Return what is wrong with a base URL, with the way out; None when nothing is.
-
-    Only plain URLs are taken: what two parsers could read differently is wrong. A name is judged when it is resolved.
-    """
-    found = _BASE.fullmatch(external.base_url)
-    if found is None:
-        return "give a plain URL as https://api.example.com/v1: no user, query, escapes or dots that climb"
-    host, port = found[2].strip("[]"), found[3]
-    if port is not None and not 0 < int(port) < 65_536:
-        return "the port lies between 1 and 65535"
-    if not _is_address(host) and (":" in host or _NUMBER.fullmatch(host.rpartition(".")[2])):
-        return f"{host} is no address as it is usually written; write it out, or give a name"
-    if _is_address(host) and not _may(reach(host), private=external.private):
-        return f"{host} is not a public address; say private: true for one of your own network"
-    return None
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _may(found: Reach, *, private: bool) -> bool:
-    return found == "Public" or (private and found == "Private")
-
-
-class Guard:
-    """Makes the sockets of a tier, for addresses that it may reach and no others."""
-
-    def __init__(self, *, private: bool) -> None:
-        self._private = private
-        self.refused = 0
-        self.problem: str | None = None
-
-    def __call__(self, info: Any) -> socket.socket:
-        """Return a socket for what getaddrinfo found; raises OSError. The address is the very one connected to."""
-        family, kind, protocol, _, where = info
-        if not _may(reach(str(where[0])), private=self._private):
-            self.refused += 1
-            self.problem = "AddressRefused"
-            raise PermissionError(errno.EACCES, "the address is not public")
-        self.problem = None
-        made = socket.socket(family, kind, protocol)
-        made.setblocking(False)
-        return made
-
-
-class Secret:
-    """A file with an API key, read again when it changes."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._stamp: tuple[int, int, int] | None = None
-        self._value: bytes | None = None
-        self.problem: str | None = None
-
-    def read(self) -> bytes | None:
-        """Return the key; None when there is none, and `problem` says why unless none is needed."""
-        if self._path is None:
-            return None
-        try:
-            found = self._path.stat()
-            stamp = found.st_mtime_ns, found.st_ino, found.st_size
-            if stamp != self._stamp:
-                self._value = self._parse(self._path.read_bytes() if found.st_size <= KEY_BYTES else b"\0")
-                self._stamp = stamp
-        except OSError:
-            self._stamp = self._value = None
-            self.problem = "APIKeyMissing"
-        return self._value
-
-    def _parse(self, content: bytes) -> bytes | None:
-        key = content.strip()
-        self.problem = None if _KEY.fullmatch(key) else "APIKeyInvalid" if key else "APIKeyEmpty"
-        return key if self.problem is None else None
-
-
-class Trust:
-    """The certificates that a tier's may be signed with, read again when their file changes."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._stamp: tuple[int, int, int] | None = None
-        self._context: ssl.SSLContext | None = None
-        self.problem: str | None = None
-
-    def load(self) -> None:
-        """Read the file if it changed; takes milliseconds, so not in the event loop. A bad one keeps what is in use."""
-        if self._path is None:
-            self._context = self._context or ssl.create_default_context()
-            return
-        try:
-            found = self._path.stat()
-            stamp = found.st_mtime_ns, found.st_ino, found.st_size
-            if stamp != self._stamp:
-                self._context = ssl.create_default_context(cafile=str(self._path))
-                self._stamp, self.problem = stamp, None
-        except (OSError, ValueError):  # an SSLError is an OSError
-            self.problem = "CABundleInvalid"
-
-    @property
-    def context(self) -> ssl.SSLContext | None:
-        """What is in force, if anything was ever good."""
-        return self._context
 
 
 class ExternalPool(Pool):
@@ -237,19 +74,11 @@ class ExternalPool(Pool):
         self._closing: asyncio.Task[None] | None = None
         self._closed = self._loaded = False
         self._addresses = {}
-        self._base = self._host = ""
-        self._port, self._literal = 0, True
+        self._base = self.external.base_url.rstrip("/")
         self._fault = base_fault(self.external)
         if self._fault is None:
-            self._split()
-
-    def _split(self) -> None:
-        found = _BASE.fullmatch(self.external.base_url)
-        assert found is not None
-        self._host = found[2].strip("[]")
-        self._port = int(found[3] or (443 if found[1] == "https" else 80))
-        self._base = self.external.base_url.rstrip("/")
-        self._addresses[self._host] = Address(self, self._host, self._port)
+            host, port = where(self.external.base_url)
+            self._addresses[host] = Address(self, host, port)
 
     @property
     def problem(self) -> str | None:

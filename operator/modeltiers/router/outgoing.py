@@ -74,16 +74,18 @@ def render(accepted: Accepted, tier: Tier, changes: Mapping[str, bytes], hop: by
         changed["model"] = msgspec.json.encode(tier.model)
     body = accepted.body.with_changes(changed) if changed else accepted.body.raw
     headers = accepted.http.headers
-    lines = [
-        b"POST %b HTTP/1.1\r\nhost: %b\r\n" % (PATHS[accepted.endpoint], (tier.address or "").encode()),
-        b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body),
-        b"x-request-id: %b\r\n" % accepted.request_id.encode(),
-    ]
-    lines += [b"%b: %b\r\n" % (name, headers[name]) for name in _passed(tier) if name in headers]
+    more = b""
+    for name in _TRACE if tier.external is None else _passed(tier):
+        if (value := headers.get(name)) is not None:
+            more += b"%b: %b\r\n" % (name, value)
     if hop is not None:
-        lines.append(b"x-modeltiers-hop: %b\r\n" % hop)
-    lines.append(b"\r\n")
-    return [b"".join((*lines, body))] if len(body) < _ONE_WRITE else [b"".join(lines), body]
+        more += b"x-modeltiers-hop: %b\r\n" % hop
+    head = (
+        b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\nx-request-id: %b\r\n%b\r\n"
+        % (PATHS[accepted.endpoint], (tier.address or "").encode(), len(body), accepted.request_id.encode(), more)
+    )
+    return [head + body] if len(body) < _ONE_WRITE else [head, body]
 
 
 def _passed(tier: Tier) -> Iterable[bytes]:

@@ -38,6 +38,21 @@ class Metered(Struct):
     error: Raw = ABSENT
 
 
+class Choice(Struct):
+    """How a choice ended."""
+
+    finish_reason: str | None = None
+
+
+class Ended(Struct):
+    """The part of a reply that says how its choices ended."""
+
+    choices: list[Choice] | None = None
+
+
+CUT: Final = frozenset({"abort", "error"})
+"""Finish reasons of an answer that is not whole."""
+_ENDED: Final = msgspec.json.Decoder(Ended)
 _METERED: Final = msgspec.json.Decoder(Metered)
 _ERROR: Final = msgspec.json.Decoder(dict[str, Any])
 
@@ -151,6 +166,10 @@ class Reading:
             else:
                 self._parts.append(data)
             return
+        payload = self._events.alone(data)
+        if payload is not None:
+            self._take(data, payload)
+            return
         try:
             events = self._events.feed(data)
         except sse.TooLong:
@@ -159,13 +178,12 @@ class Reading:
         for event in events:
             if self._ended():
                 return  # an event before it was the last
-            self._take(event)
+            self._take(event, sse.payload(event))
 
     def _ended(self) -> bool:
         return self.dead
 
-    def _take(self, event: bytes) -> None:
-        data = sse.payload(event)
+    def _take(self, event: bytes, data: bytes) -> None:
         metered = None
         if data == sse.DONE:
             if not self.answered:
@@ -179,6 +197,9 @@ class Reading:
             if memoryview(metered.error) and metered.choices is None:
                 self._give_up()
                 return
+        if was_cut(data):
+            self._give_up()
+            return
         if data:
             self.answered = True
         self.consumer.event(self, event, data, metered)
@@ -191,7 +212,7 @@ class Reading:
         if self._events is not None:
             last = self._events.last()
             if last:
-                self._take(last)
+                self._take(last, sse.payload(last))
             if not self._ended():
                 self._fail(BROKEN, None, b"")
             return
@@ -252,7 +273,18 @@ def whole_answer(body: bytes) -> Metered | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     failed = memoryview(found.error) and bytes(memoryview(found.error)) != b"null"
-    return None if failed and not found.choices else found
+    return None if was_cut(body) or (failed and not found.choices) else found
+
+
+def was_cut(data: bytes) -> bool:
+    """Whether an engine says that it ended an answer before its end: vLLM does so, with 200, when it is told to end."""
+    if b'"abort"' not in data and b'"error"' not in data:  # a quote within a text has a backslash before it
+        return False
+    try:
+        choices = _ENDED.decode(data).choices
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return any(choice.finish_reason in CUT for choice in choices or ())
 
 
 def _is_json(body: bytes) -> bool:

@@ -61,12 +61,8 @@ def error_event(message: str) -> bytes:
 
 def head(status: int, headers: Iterable[tuple[bytes, bytes]], *, close: bool) -> bytes:
     """Return the head of a reply; `headers` hold no name or value with a line break in it."""
-    lines = [b"%b: %b\r\n" % pair for pair in headers]
-    return b"".join(
-        (
-            _LINES.get(status) or b"HTTP/1.1 %d \r\n" % status,
-            *lines,
-            b"connection: close\r\n" if close else b"",
-            b"\r\n",
-        )
-    )
+    lines = [_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+    for name, value in headers:
+        lines += (name, b": ", value, b"\r\n")
+    lines.append(b"connection: close\r\n\r\n" if close else b"\r\n")
+    return b"".join(lines)

@@ -24,7 +24,7 @@ from modeltiers.domain.routing.clamp import clamp
 from modeltiers.domain.routing.record import encode
 from modeltiers.domain.routing.see import see
 from modeltiers.domain.routing.table import Tier
-from modeltiers.router.accounts import account
+from modeltiers.router.accounts import line_of, record_of, used
 from modeltiers.router.exchange import Ending, Exchange
 from modeltiers.router.external import ExternalPool
 from modeltiers.router.hops import HEADER, Hop, HopKey
@@ -64,6 +64,11 @@ class Headers(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return self._raw[name.encode("latin-1")].decode("latin-1")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a header's text; Mapping's own way would raise and catch an error for each one that is absent."""
+        value = self._raw.get(name.encode("latin-1"))
+        return default if value is None else value.decode("latin-1")
 
     def __iter__(self) -> Iterator[str]:
         return (name.decode("latin-1") for name in self._raw)
@@ -279,21 +284,21 @@ class Router:
             self.metrics.in_flight -= 1
         accepted, now = exchange.accepted, self.loop.time()
         self._earn(accepted.route)
-        made = account(exchange, ending)
+        made = record_of(exchange, ending)
         if exchange.ticket is not None:
-            exchange.ticket.leave(made.tokens, now)
+            exchange.ticket.leave(used(made), now)
         if not accepted.hops:
             escalated = any(one.outcome in ("Escalated", "Abandoned") for one in exchange.attempts)
             answered = ending.outcome == "Answered"
             accepted.route.ended(
                 accepted.ask, accepted.choice, ending.tier, answered=answered, escalated=escalated, now=now
             )
-            self.metrics.shares[made.record.policy] = accepted.route.escalated.permille
+            self.metrics.shares[made.policy] = accepted.route.escalated.permille
             if self.guards.spool is not None:
-                self.guards.spool.append(encode(made.record))
-        self.metrics.ended(exchange, ending, made.record)
+                self.guards.spool.append(encode(made))
+        self.metrics.ended(exchange, ending, made)
         if self.guards.logged == "all" or (self.guards.logged == "failed" and ending.outcome != "Answered"):
-            self.guards.log.request(made.line)
+            self.guards.log.request(line_of(exchange, ending, made))
 
     # -- tiers --------------------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ class Route:
             ready,
             threshold_permille=self.held.threshold_permille if held else None,
             sticky=self._sticky(ask.session, now) if ask.session is not None else None,
-            escalated_share_permille=self.escalated.permille,
+            escalated_share_permille=self.escalated.weighed,
             saturated=saturated,
         )
 

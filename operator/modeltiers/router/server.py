@@ -23,6 +23,8 @@ from modeltiers.router.replies import JSON, Refusal, head
 PIPELINE: Final = 16
 """How many requests a client may send ahead in one read."""
 HEADERS: Final = 100
+LESSONS: Final = 4
+"""How often the head of a connection's requests is learned anew, before it is taken that each is different."""
 LINGER: Final = 1.0
 """How long a connection that is to close waits for the client to close first, in seconds."""
 NEVER: Final = float("inf")
@@ -115,6 +117,8 @@ class Client(asyncio.Protocol):
         "_close",
         "_head_seen",
         "_in_body",
+        "_known",
+        "_learned",
         "_lingering",
         "_more",
         "_parser",
@@ -143,6 +147,8 @@ class Client(asyncio.Protocol):
         self._request = self._request_in_hand = Request("")
         self._body = b""
         self._more = bytearray()
+        self._known: Known | None = None
+        self._learned = 0
         self._size = self._head_seen = self._ahead = self._unsent = self._quiet = self._taken = 0
         self._answering = self._begun = self._in_body = self._close = self._chunked = self._lingering = False
         self._then: Refusal | None = None
@@ -266,6 +272,7 @@ class Client(asyncio.Protocol):
         """Tell the exchange that nobody waits for it any more."""
         self._transport = None
         self._parser = None  # it holds this object's methods: the two would wait for the garbage collector
+        self._queue.clear()
         self._waiting.clear()
         server = self._server
         server.clients.discard(self)
@@ -334,6 +341,11 @@ class Client(asyncio.Protocol):
     # -- parsing --------------------------------------------------------------------------------------------------
 
     def _feed(self, data: bytes) -> None:
+        at_start = not (self._in_body or self._head_seen)
+        if at_start and self._known is not None and (request := self._known.again(data, self._server.bounds)):
+            self._queue.append(request)
+            self._next()
+            return
         if not self._in_body:
             self._head_seen += len(data)
         self._quiet += len(data)  # set back to nothing by whatever of it is body
@@ -355,6 +367,9 @@ class Client(asyncio.Protocol):
         if self._in_body and self._is_framing_without_end():
             self._refuse(Refusal(400, "chunks with hardly a body in them"), "Malformed")
             return
+        if at_start and self._learned < LESSONS and len(self._queue) == 1 and not (self._in_body or self._head_seen):
+            self._learned += 1
+            self._known = learn(data, self._queue[0])
         self._next()
 
     def _is_framing_without_end(self) -> bool:
@@ -378,7 +393,7 @@ class Client(asyncio.Protocol):
 
     def _next(self) -> None:
         """Begin the oldest whole request, or say what was wrong behind the last one."""
-        if self._answering or self._lingering:
+        if self._answering or self._lingering or self._transport is None:
             return
         if not self._queue:
             refusal, self._then = self._then, None
@@ -468,6 +483,60 @@ class Client(asyncio.Protocol):
         self._body, self._more = b"", bytearray()
         self._in_body = self._begun = False
         self._queue.append(request)
+
+
+class Known:
+    """A head that the parser found good, and what it made of it: clients say the same again, but for the length.
+
+    Bytes that are the same, and another length, would parse to the same. So only what differs is read.
+    """
+
+    __slots__ = ("_after", "_before", "_like")
+
+    def __init__(self, before: bytes, after: bytes, like: Request) -> None:
+        self._before, self._after, self._like = before, after, like
+
+    def again(self, data: bytes, bounds: Bounds) -> Request | None:
+        """Return the request, if this is one and nothing else, with the head that is known."""
+        before, after = self._before, self._after
+        if not data.startswith(before):
+            return None
+        begin = len(before)
+        end = data.find(b"\r", begin, begin + 9)
+        length = data[begin:end]
+        if not length.isdigit() or not data.startswith(after, end):
+            return None
+        body = end + len(after)
+        if int(length) != len(data) - body or len(data) - body > bounds.body_bytes:
+            return None
+        like = self._like
+        made = Request(like.peer)
+        made.target, made.method, made.version = like.target, like.method, like.version
+        made.headers = {**like.headers, b"content-length": length}
+        made.body = data[body:]
+        return made
+
+
+def learn(data: bytes, request: Request) -> Known | None:
+    """Return what a read teaches that was one whole request with a plain length; nothing where it was more."""
+    headers, length = request.headers, len(request.body)
+    if not length or not request.keep_alive or b"transfer-encoding" in headers or b"expect" in headers:
+        return None
+    head = data[: len(data) - length]
+    lower = head.lower()
+    at = lower.find(b"\r\ncontent-length:")
+    if at < 0 or not head.endswith(b"\r\n\r\n") or head.find(b"\r\n\r\n") != len(head) - 4:
+        return None
+    begin = at + 17
+    while head[begin : begin + 1] == b" ":
+        begin += 1
+    end = head.find(b"\r", begin)
+    if head[begin:end] != headers.get(b"content-length") or int(head[begin:end]) != length:
+        return None
+    like = Request(request.peer)
+    like.target, like.method, like.version = request.target, request.method, request.version
+    like.headers = dict(headers)
+    return Known(head[:begin], head[end:], like)
 
 
 def _outstanding(transport: asyncio.Transport) -> int:

@@ -28,6 +28,12 @@ class Splitter:
         self._rest = bytearray()
         self._seen = 0
 
+    def alone(self, data: bytes) -> bytes | None:
+        """Return the payload, where this is one whole event as engines write it and nothing waits; else nothing."""
+        if self._rest or not data.startswith(b"data: ") or data.find(b"\n") != len(data) - 2:
+            return None
+        return data[6:-2] if data.endswith(b"\n") and b"\r" not in data else None
+
     def feed(self, data: bytes) -> list[bytes]:
         """Return the events that are whole now; raises TooLong."""
         if not self._rest and data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:

@@ -14,7 +14,7 @@ import msgspec
 from modeltiers.domain.routing.accept import CompiledAccept, compile_accept
 from modeltiers.domain.routing.choose import CompiledPolicy
 from modeltiers.domain.routing.table import Fault, InvalidTable, Table, read_table
-from modeltiers.router.external import base_fault
+from modeltiers.router.addresses import base_fault
 
 TABLE_BYTES: Final = 1_048_576
 

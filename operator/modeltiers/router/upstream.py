@@ -246,13 +246,18 @@ class Connection(asyncio.Protocol):
         if status < 200:
             self._headers = []
             return
-        codings = [value.lower() for name, value in self._headers if name == b"transfer-encoding"]
-        if status > 599 or codings not in ([], [b"chunked"]):
+        size, codings, length = 0, 0, False
+        for name, value in self._headers:
+            size += len(name) + len(value)
+            if name == b"content-length":
+                length = True
+            elif name == b"transfer-encoding":
+                codings += 1 if value.lower() == b"chunked" else 2
+        if status > 599 or codings > 1:
             raise ValueError("a status or a transfer encoding that is none")
-        if sum(len(name) + len(value) for name, value in self._headers) > HEAD_BYTES:
+        if size > HEAD_BYTES:
             raise ValueError("head too long")
-        self._chunked = bool(codings)
-        self._length = any(name == b"content-length" for name, _ in self._headers)
+        self._chunked, self._length = codings == 1, length
         self._bytes = 0
         self._head_done = True
         self._status = status

@@ -46,51 +46,51 @@ class Body:
         if len(self.fields) > MOST_FIELDS:
             raise BadBody(f"the body has {len(self.fields)} top-level fields; at most {MOST_FIELDS} are taken")
         self.raw = raw
-        self._spans: dict[str, tuple[int, int]] | None = None
-        if len(raw) != _compact_length(self.fields):
-            self._spans = spans(raw, self.fields)
-            if self._spans is None:
+        found, length = _compact_spans(self.fields)
+        if len(raw) != length:
+            walked = spans(raw, self.fields)
+            if walked is None:
                 raise BadBody("a field is given twice; give each once")
+            found = walked
+        self._spans = found
 
     def spans(self) -> dict[str, tuple[int, int]]:
         """Return where each value begins and ends, in the order of the bytes."""
-        if self._spans is None:
-            self._spans = self._add_up()
         return self._spans
-
-    def _add_up(self) -> dict[str, tuple[int, int]]:
-        at, found = 1, dict[str, tuple[int, int]]()
-        for key, value in self.fields.items():
-            begin = at + len(key) + 3
-            at = begin + len(memoryview(value)) + 1
-            found[key] = begin, at - 1
-        return found
 
     def with_changes(self, changes: Mapping[str, bytes]) -> bytes:
         """Return the body with these values in place of those given, or behind them; all else is byte-identical."""
-        raw, spans = self.raw, self.spans()
-        parts, at, fresh = list[bytes](), 0, list[bytes]()
-        for key in changes:
-            if key not in spans:
-                fresh.append(b'"%b":%b' % (key.encode(), changes[key]))
-        for key, (begin, end) in spans.items():  # in the order of the bytes
-            if key in changes:
-                parts += (raw[at:begin], changes[key])
-                at = end
-        close = raw.rindex(b"}")
+        raw, spans = self.raw, self._spans
+        at, parts, fresh, known = 0, list[bytes](), list[bytes](), list[tuple[int, int, bytes]]()
+        for key, value in changes.items():
+            if (span := spans.get(key)) is not None:
+                known.append((*span, value))
+            else:
+                fresh.append(b'"%b":%b' % (key.encode(), value))
+        known.sort()
+        for begin, end, value in known:
+            parts += (raw[at:begin], value)
+            at = end
         if fresh:
+            close = raw.rindex(b"}")
             parts += (raw[at:close], b"," if spans else b"", b",".join(fresh))
             at = close
         parts.append(raw[at:])
         return b"".join(parts)
 
 
-def _compact_length(fields: Mapping[str, Raw]) -> int:
-    """Return how long the object is when written without white space or escapes, each key once: the least it can be.
+def _compact_spans(fields: Mapping[str, Raw]) -> tuple[dict[str, tuple[int, int]], int]:
+    """Return where the values lie in an object written without white space or escapes, each key once, and its length.
 
-    A body of just this length has nothing else in it, no key twice; so it need not be walked.
+    No writing is shorter. A body of just this length has nothing else in it, no key twice; so it need not be walked.
     """
-    return sum(len(key) + len(memoryview(value)) for key, value in fields.items()) + 4 * len(fields) + 1 + (not fields)
+    at, found = 1, dict[str, tuple[int, int]]()
+    for key, value in fields.items():
+        begin = at + len(key) + 3
+        end = begin + len(memoryview(value))
+        found[key] = begin, end
+        at = end + 1
+    return found, at + (not fields)
 
 
 def _check_text(raw: bytes) -> None:

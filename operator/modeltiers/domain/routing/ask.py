@@ -71,6 +71,7 @@ class Request(Struct, gc=False):
     stream_options: dict[str, Raw] | None = None
     n: _Count | None = None
     best_of: _Count | None = None
+    echo: bool | None = None
     max_tokens: _Count | None = None
     max_completion_tokens: _Count | None = None
     logprobs: bool | _Count | None = None
@@ -295,7 +296,9 @@ class Ask(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     model: str = ""
     stream: bool = False
     n: int = 1
-    """Answers generated: the larger of `n` and `best_of`."""
+    """Answers generated: for each prompt the larger of `n` and `best_of`."""
+    echo: bool = False
+    """The prompt comes back before the answer."""
     max_tokens: int = 0
     """What the request asks for at most; 0 when it leaves it open."""
     prompt_chars: int = 0

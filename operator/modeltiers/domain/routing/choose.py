@@ -66,7 +66,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     "ScoreLow": "the score is below the threshold",
     "ScoreHigh": "the score is at or above the threshold",
     "ScoreUnclear": "the score is close to the threshold, so the entry tier's answer is judged",
-    "NSeveral": "several answers were asked for, which no cascade judges: the score decided",
+    "NSeveral": "several answers, or the prompt's echo, were asked for, which no cascade judges: the score decided",
     "EscalationCap": "as many requests escalate as may, so the answer is not judged",
     "Saturated": "the tier that was wanted has as many requests in flight as it may",
     "NotReady": "the tier that was wanted has no address that takes requests",
@@ -348,7 +348,7 @@ def _by_mode(policy: CompiledPolicy, ask: Ask, load: Load) -> Wish:
         entry = clear
     if not top:
         return entry
-    if ask.n > 1:
+    if ask.n > 1 or ask.echo:
         return Wish(_by_score(policy, ask, load, 0).place, "NSeveral")
     if capped:
         place = 0 if spec.mode == "Cascade" else _by_score(policy, ask, load, 0).place

@@ -38,7 +38,8 @@ QUANTILE: Final = Term(weight=1.5, zero=-1.2, low=-3.0, high=1.2)
 guess. Neutral at -1.2 nats, a token given 30 %."""
 MARGIN: Final = Term(weight=0.3, zero=0.7, low=-2.0, high=1.5)
 """The same quantile of the margins over the best alternative. Weak: it follows the quantile closely and adds only
-whether a doubt was between two words or among many. Neutral at 0.7 nats: twice as likely."""
+whether a doubt was between two words or among many. Neutral at 0.7 nats: twice as likely. Above that it adds no more
+than the quantile does, and takes back half at most of what the quantile takes."""
 ENTROPY: Final = Term(weight=-0.6, zero=0.5, low=-0.5, high=3.0)
 """Mean entropy of the alternatives, in nats: doubt that is spread over the answer. Neutral at 0.5."""
 GIVE_UP_TOKENS: Final = 12
@@ -103,7 +104,9 @@ def confidence_log_odds(found: Signals) -> float:
     """Return what the logprobs add to the log-odds. Rises with quantile and margin, falls with entropy; continuous."""
     total = QUANTILE.of(found.quantile)
     if found.margin is not None:
-        total += MARGIN.of(found.margin)
+        # A margin that speaks for the answer supports the quantile and never overrules it.
+        most = total if total > 0.0 else -total / 2
+        total += min(MARGIN.of(found.margin), most)
     if found.entropy is not None:
         total += ENTROPY.of(found.entropy)
     return total

@@ -25,6 +25,8 @@ _SETTLING: Final = 100.0
 _MEMORY: Final = 0.002
 """Weight of a request in the share that is shown: about the last 500 count."""
 _DECIMALS: Final = 3
+GRACE: Final = 20
+"""A share of one or two requests is no share: so many may hit before a cap of a half is reached."""
 
 
 class Held(Struct, frozen=True, gc=False):
@@ -41,6 +43,11 @@ class Share(Struct, frozen=True, gc=False):
 
     permille: float = 0.0
     seen: int = 0
+
+    @property
+    def weighed(self) -> float:
+        """The share that a cap is held against: as if GRACE requests without a hit had come first."""
+        return round(self.permille * self.seen / (self.seen + GRACE), _DECIMALS)
 
 
 def share(before: Share, hit: bool) -> Share:

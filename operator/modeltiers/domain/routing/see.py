@@ -64,11 +64,14 @@ def see(policy: CompiledPolicy, request: Request, headers: Mapping[str, str], re
     if tools and bytes(memoryview(request.tool_choice)) == b'"none"':
         tools = 0
     several = max(request.n or 1, request.best_of or 1)
+    if request.messages is None and memoryview(request.prompt):
+        several *= prompt.messages  # each prompt is answered by itself
     task_ = score_ = None
     matched: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
     finder = policy.finder
-    scored = policy.needs_score or (several > 1 and policy.policy.mode == "Cascade")
+    echo = bool(request.echo)
+    scored = policy.needs_score or ((several > 1 or echo) and policy.policy.mode == "Cascade")
     if finder.reads_text or scored:
         text = ends(prompt.last)
         folded = fold(text)
@@ -87,6 +90,7 @@ def see(policy: CompiledPolicy, request: Request, headers: Mapping[str, str], re
         model=request.model or "",
         stream=bool(request.stream),
         n=several,
+        echo=echo,
         max_tokens=request.max_completion_tokens or request.max_tokens or 0,
         prompt_chars=prompt.chars,
         prompt_tokens=tokens,
