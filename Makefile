@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONPATH := operator:.
 
-.PHONY: help setup tools demo test check lint unit router-test cluster-test bench e2e fuzz soak generate golden lock clean
+.PHONY: help setup tools demo test check lint unit router-test cluster-test bench e2e router-e2e fuzz soak generate golden lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,8 +40,8 @@ lint: setup ## generated files, formatting, types, floors
 	@echo "lint: mypy --strict" && $(BIN)/mypy --no-error-summary
 	@echo "lint: floors" && $(BIN)/lint-imports --no-logo > .import-linter.log || { cat .import-linter.log; exit 1; }
 
-unit: setup ## pure tests, under a minute
-	@$(BIN)/python -m pytest tests/unit -q -m "not slow"
+unit: setup ## pure tests, a minute
+	@$(BIN)/python -m pytest tests/unit tests/engine -q -m "not slow"
 
 router-test: setup ## the router against real sockets
 	@$(BIN)/python -m pytest tests/router -q -m "not slow"
@@ -49,11 +49,15 @@ router-test: setup ## the router against real sockets
 cluster-test: setup tools ## tests on a real control plane
 	@$(BIN)/python -m pytest tests/cluster -q -m "not slow"
 
-bench: setup tools ## ratios against a bare client on the same API server
+bench: setup tools ## ratios: the operator against a bare client, the router against nginx and haproxy
 	@$(BIN)/python -m e2e.bench
+	@$(BIN)/python -m e2e.bench.router
 
 e2e: setup tools ## the slow and real tests
 	@$(BIN)/python -m pytest tests -q -m slow
+
+router-e2e: setup ## the router on two real vLLM tiers, with OpenAI's SDKs and curl (the first run installs vLLM: minutes, 6 GB)
+	@$(BIN)/python -m pytest e2e/router e2e/sdk -q
 
 fuzz: setup ## the property tests with many more examples, and a million inputs for the router
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/unit -q -m hypothesis

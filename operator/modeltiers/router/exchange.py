@@ -200,7 +200,7 @@ class Exchange:
         if self._own_usage:
             changes["stream_options"] = with_usage(accepted.fields)
         judging = Judging(self, router, accepted) if not again and self._judged() else None
-        if judging is not None:
+        if judging is not None and tier.can.logprobs:
             changes |= judging.wanted
         request = render(accepted, tier, changes, router.sign(accepted, tier))
         reading = Reading(judging or self, tier, pool, request, stream=self._stream)
@@ -395,6 +395,7 @@ class Exchange:
         if kept is None:
             return False
         self._index, self.decision, self.reason = kept.index, "Kept", kept.verdict.reason
+        self._tier = self.accepted.choice.tiers[kept.index]
         if kept.judging.complete:
             kept.judging.give()
             return True
@@ -412,8 +413,10 @@ class Exchange:
         if self._parked is not None:
             self._parked.cancel()
             self._parked = None
-        if self._reading is not None and not self._reading.dead:
-            self._attempted(self._reading, outcome, None, None)
+        reading = self._reading
+        # One that is whole and still judged waits for a check that runs elsewhere.
+        if reading is not None and (not reading.dead or isinstance(reading.consumer, Judging)):
+            self._attempted(reading, outcome, None, None)
 
     def pause(self) -> None:
         """Read no faster than the client does."""
