@@ -84,6 +84,7 @@ async def serve(options: argparse.Namespace) -> int:
     router.reload()
     bounds = Bounds(**{field: getattr(options, field) for field in Bounds.__struct_fields__})
     serving = Server(bounds, router.handle, loop)
+    router.metrics.clients = serving.refused
     admin = Admin(router, serving, options.drain_seconds, options.settle_seconds)
     managing = Server(Bounds(), admin.handle, loop)
     ends = asyncio.Event()

@@ -6,19 +6,21 @@ Nothing of prompt or answer is in any of them.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from modeltiers.domain.routing import record
-from modeltiers.domain.routing.record import DecisionRecord
+from modeltiers.domain.routing.record import Attempt, DecisionRecord
 from modeltiers.router.logs import Line
+from modeltiers.router.outgoing import Accepted
 
 if TYPE_CHECKING:
     from modeltiers.router.exchange import Ending, Exchange
 
 
-def record_of(exchange: Exchange, ending: Ending) -> DecisionRecord:
-    """Return the decision record of an exchange that has ended."""
-    accepted, attempts = exchange.accepted, tuple(exchange.attempts)
+def record_of(accepted: Accepted, attempts: Iterable[Attempt] = (), final_tier: str | None = None) -> DecisionRecord:
+    """Return the decision record of a request that has ended, or that the policy refused."""
+    attempts = tuple(attempts)
     return DecisionRecord(
         format=record.FORMAT,
         id=accepted.id,
@@ -29,7 +31,7 @@ def record_of(exchange: Exchange, ending: Ending) -> DecisionRecord:
         load=accepted.load,
         choice=accepted.choice,
         attempts=attempts,
-        final_tier=ending.tier if ending.outcome == "Answered" else None,
+        final_tier=final_tier,
         cost=record.account(accepted.route.policy.ladder, attempts),
     )
 

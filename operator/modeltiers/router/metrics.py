@@ -77,6 +77,8 @@ class Metrics(Collector):
         """By policy: the share that escalated of late, in permille."""
         self.limited: Mapping[Any, int] = {}
         """Requests that a limit refused, by policy and what was short."""
+        self.clients: Mapping[str, int] = {}
+        """Connections and requests that were refused before they were read, by cause."""
         self.spool: Callable[[], Mapping[str, int]] = dict
         """The spool's figures, if there is one."""
         self.dropped_lines: Callable[[], int] = int
@@ -123,6 +125,8 @@ class Metrics(Collector):
         shares = {(policy,): share for policy, share in self.shares.items()}
         yield _gauge("escalated_share_permille", "Share of late that escalated.", ("policy",), shares)
         yield _counter("limited", "Requests that a limit refused.", ("policy", "cause"), self.limited)
+        clients = {(cause,): count for cause, count in self.clients.items()}
+        yield _counter("clients_refused", "Clients refused before a request was read.", ("cause",), clients)
         spool = {(figure,): value for figure, value in self.spool().items()}
         yield _gauge("spool", "Figures of the spool of decision records.", ("figure",), spool)
         yield CounterMetricFamily(

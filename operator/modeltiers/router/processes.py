@@ -31,8 +31,10 @@ START_SECONDS: Final = 20.0
 ASK_SECONDS: Final = 5.0
 RESTART_SECONDS: Final = (0.1, 0.5, 2.0, 5.0)
 """How long a process that died again and again is left before it is started anew."""
-HIGHEST: Final = frozenset({"modeltiers_router_loop_lag_seconds"})
-"""Figures of which the highest counts; all others are added up."""
+HIGHEST: Final = frozenset({"modeltiers_router_loop_lag_seconds", "modeltiers_router_table_info"})
+"""Figures of which the highest counts."""
+MEAN: Final = frozenset({"modeltiers_router_escalated_share_permille"})
+"""Figures of which the mean counts; all others are added up."""
 
 
 class Child:
@@ -203,6 +205,7 @@ class Supervisor:
 
 def add_up(texts: Iterable[str]) -> str:
     """Return one exposition for several of the same program: samples of the same name and labels are added up."""
+    texts = list(texts)
     kinds: dict[str, Metric] = {}
     sums: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = defaultdict(dict)
     for text in texts:
@@ -211,8 +214,8 @@ def add_up(texts: Iterable[str]) -> str:
             found = sums[family.name]
             for one in family.samples:
                 key = one.name, tuple(sorted(one.labels.items()))
-                before = found.get(key, 0.0)
-                found[key] = max(before, one.value) if family.name in HIGHEST else before + one.value
+                before, value = found.get(key, 0.0), one.value / (len(texts) if family.name in MEAN else 1)
+                found[key] = max(before, value) if family.name in HIGHEST else before + value
     lines = []
     for name, family in kinds.items():
         full = f"{name}_total" if family.type == "counter" else name

@@ -175,11 +175,9 @@ class Router:
             ask = msgspec.structs.replace(ask, session=f"{key}:{ask.session}")
         load = route.load(ask, self.loop.time())
         choice = choose(route.policy, ask, load) if hop is None else _here(route)
-        if choice.refused is not None:
-            raise Refusal(choice.status, choice.refused, code=choice.reason)
         if hop is None:
             route.chose(choice)
-        return Accepted(
+        accepted = Accepted(
             http=request,
             endpoint=endpoint,
             route=route,
@@ -196,6 +194,11 @@ class Router:
             time_ms=int(time.time() * 1000),
             hops=hop.count if hop is not None else 0,
         )
+        if choice.refused is not None:
+            if self.guards.spool is not None:
+                self.guards.spool.append(encode(record_of(accepted)))
+            raise Refusal(choice.status, choice.refused, code=choice.reason)
+        return accepted
 
     def _route(self, model: str | None, headers: dict[bytes, bytes]) -> Route:
         found = self.routes.get(model or "")
@@ -284,7 +287,7 @@ class Router:
             self.metrics.in_flight -= 1
         accepted, now = exchange.accepted, self.loop.time()
         self._earn(accepted.route)
-        made = record_of(exchange, ending)
+        made = record_of(accepted, exchange.attempts, ending.tier if ending.outcome == "Answered" else None)
         if exchange.ticket is not None:
             exchange.ticket.leave(used(made), now)
         if not accepted.hops:

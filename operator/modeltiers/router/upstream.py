@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -394,7 +395,9 @@ class Address:
         self.error_rate += EWMA * (1 - self.error_rate)
         if self.failures >= self.tier.breaker.failures or self.opened or self.pool.is_outlier(self):
             self.opened = min(self.opened + 1, 10)
-            self.open_until = self.loop.time() + self.tier.breaker.open_ms / 1000 * 2 ** (self.opened - 1)
+            # Many routers watch the same address: they shall not all try it again at the same moment.
+            jitter = random.uniform(0.9, 1.1)  # noqa: S311  no secret
+            self.open_until = self.loop.time() + jitter * self.tier.breaker.open_ms / 1000 * 2 ** (self.opened - 1)
 
     def cool(self, seconds: float) -> None:
         """Leave it alone for as long as it asked for."""

@@ -147,8 +147,8 @@ class Workers:
                 return await _exchange(process, job.check, left), True
         except TimeoutError:
             return _failed(job.check, "Deadline"), False
-        except (OSError, EOFError, ValueError, msgspec.DecodeError):
-            return _failed(job.check, "Crashed"), False
+        except (OSError, EOFError, ValueError, RuntimeError, msgspec.DecodeError):
+            return _failed(job.check, "Crashed"), False  # RuntimeError: uvloop's word for a pipe that is closed
 
     async def _begin(self) -> asyncio.subprocess.Process | None:
         """Start a process and wait until it is ready; None when it does not get so far."""
@@ -229,6 +229,7 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 
 def main() -> None:
     """Be a worker process: checks on standard input, results on standard output."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # uvloop lets a process inherit what is marked inheritable
     memory = int(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
