@@ -37,8 +37,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--spool", type=Path, help="a folder for decision records; none are kept without it")
     parser.add_argument("--spool-bytes", type=int, default=64 * 2**20, help="what all records may take (%(default)s)")
     parser.add_argument("--log-requests", choices=LOGGED, default="failed", help="which get a line (%(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="processes for dear checks of answers (%(default)s)")
-    parser.add_argument("--processes", type=int, default=1, help="how many share the port (%(default)s)")
+    parser.add_argument("--workers", type=positive, default=1, help="processes for dear checks of answers (%(default)s)")
+    parser.add_argument("--processes", type=positive, default=1, help="how many share the port (%(default)s)")
     parser.add_argument("--part", type=part, default=(0, 1), help=argparse.SUPPRESS)
     parser.add_argument("--report-fd", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--drain-seconds", type=float, default=30.0, help="how long a drain waits (%(default)s)")
@@ -58,6 +58,13 @@ def address(text: str) -> tuple[str, int]:
     if not host or not port.isdigit() or int(port) > 65_535:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
     return host.strip("[]"), int(port)
+
+
+def positive(text: str) -> int:
+    """Read a number of at least one."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least one")
+    return int(text)
 
 
 def part(text: str) -> tuple[int, int]:

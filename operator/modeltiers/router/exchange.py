@@ -293,16 +293,20 @@ class Exchange:
         self._answered(reading, 200)
 
     def whole(self, reading: Reading, head: Head, body: bytes, metered: Metered) -> None:
-        """Send a whole reply."""
-        if head.status == 200:
+        """Send a whole reply; where a lower tier did answer, a refusal is not the client's fault."""
+        refused = head.status != 200
+        if refused:
+            self._attempted(reading, "Rejected", None, head.status)
+            if self._kept is not None and (self._up() or self._keep()):
+                return
+        else:
             self.usage = metered.usage or self.usage
             self._router.metrics.first[self._labels(reading)].observe(time.monotonic() - self.accepted.began)
         self.client.reply(head.status, ((b"content-type", JSON), *self._headers(reading.tier.name)), body)
-        if head.status == 200:
-            self._answered(reading, 200)
-        else:
-            self._attempted(reading, "Rejected", None, head.status)
+        if refused:
             self._close("Rejected", head.status)
+        else:
+            self._answered(reading, 200)
 
     def _answered(self, reading: Reading, status: int) -> None:
         kept = self._kept

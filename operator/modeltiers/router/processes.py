@@ -7,6 +7,7 @@ kernel deals connections out, not requests: shares are kept exactly only when cl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -68,22 +69,20 @@ class Supervisor:
         self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._holder.bind(listen)
         self.address: list[Any] = [*self._holder.getsockname()[:2]]
-        self._ending = False
+        self._ends = asyncio.Event()
 
     # -- processes ----------------------------------------------------------------------------------------------------
 
     async def run(self, admin: tuple[str, int]) -> int:
         """Serve until told to end; returns the exit code."""
-        ends = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, ends.set)
+            self._loop.add_signal_handler(number, self._ends.set)
         watches = [self._loop.create_task(self._keep(child)) for child in self._children]
         managing = Server(Bounds(), self.handle, self._loop)
         back = await self._loop.create_server(managing.protocol, *admin)
         await self._all_started()
         self._log.say("listening", serving=self.address, admin=[*back.sockets[0].getsockname()[:2]], tables=[])
-        await ends.wait()
-        self._ending = True
+        await self._ends.wait()
         for child in self._children:
             if child.process is not None and child.process.returncode is None:
                 child.process.terminate()
@@ -101,13 +100,16 @@ class Supervisor:
 
     async def _keep(self, child: Child) -> None:
         """Start a process, and again whenever it ends before its time."""
-        while not self._ending:
+        while not self._ends.is_set():
             if child.starts:
-                await asyncio.sleep(RESTART_SECONDS[min(child.starts, len(RESTART_SECONDS)) - 1])
+                delay = RESTART_SECONDS[min(child.starts, len(RESTART_SECONDS)) - 1]
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._ends.wait(), delay)
+                    return
             child.starts += 1
             code = await self._live(child)
             child.pool = None
-            if not self._ending:
+            if not self._ends.is_set():
                 self._log.say("process_died", number=child.number, code=code)
 
     async def _live(self, child: Child) -> int:
@@ -123,6 +125,8 @@ class Supervisor:
             stdin=asyncio.subprocess.DEVNULL,
         )
         os.close(write)
+        if self._ends.is_set():  # it came while the process was being started
+            child.process.terminate()
         with os.fdopen(read, "rb") as pipe:
             said = await self._loop.run_in_executor(None, pipe.readline)
         if said:
@@ -198,6 +202,9 @@ class Supervisor:
 
     async def _drain(self, query: str) -> tuple[int, bytes, bytes]:
         said = await self._ask_all(f"/drain{query}", 3600.0)
+        refused = next((one for one in said if one is not None and one[0] != 200), None)
+        if refused is not None:
+            return refused[0], TEXT, refused[1]
         known = [msgspec.json.decode(one[1]) for one in said if one is not None and one[0] == 200]
         left = sum(one["inFlight"] for one in known)
         return 200, JSON, msgspec.json.encode({"drained": not left and len(known) == len(said), "inFlight": left})
