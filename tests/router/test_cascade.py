@@ -160,7 +160,7 @@ POLICIES = [
 ]
 
 
-def table_of(small: int, middle: int, large: int, dead: int) -> dict[str, Any]:
+def table_of(small: int, middle: int, large: int, *, dead: int) -> dict[str, Any]:
     def tier(name: str, port: int, **fields: Any) -> dict[str, Any]:
         where = {"name": name, "address": f"127.0.0.1:{port}", "timeouts": TIMES}
         return {**where, "breaker": {"failures": 1000}, "health": {"intervalMs": 3_600_000}, **fields}
@@ -263,7 +263,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with ExitStack() as stack:
         dead = stack.enter_context(Refusing())
         tiers = [stack.enter_context(Upstream()) for _ in range(3)]
-        made = table_of(*(tier.port for tier in tiers), dead.port)
+        made = table_of(*(tier.port for tier in tiers), dead=dead.port)
         router = stack.enter_context(Router(made, "--spool", str(spool), "--log-requests", "all"))
         yield Bench(router, tiers, spool)
 
@@ -510,7 +510,7 @@ def test_flag_gives_the_first_token_at_once(bench: Bench) -> None:
 @pytest.mark.parametrize("usage", [False, True])
 def test_flag_says_at_the_end_what_it_found(bench: Bench, usage: bool) -> None:
     bench.unsure(MANY)
-    more = {"stream_options": {"include_usage": True}} if usage else {}
+    more: dict[str, Any] = {"stream_options": {"include_usage": True}} if usage else {}
     reply = bench.chat("flag", stream=True, **more)
     assert reply.header("x-modeltiers-tier") == "small"
     assert reply.header("x-modeltiers-decision") == "Chosen"
@@ -781,7 +781,7 @@ def test_logprobs_that_the_client_asked_for_stay_and_no_others(bench: Bench, str
 
 @both
 def test_usage_is_the_clients_if_it_asked_and_else_taken_out(bench: Bench, stream: bool) -> None:
-    options = {"stream_options": {"include_usage": True}} if stream else {}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
     assert bench.chat("window", stream=stream, **options).body == expected(SMALL, stream=stream, usage=True)
     assert bench.chat("window", stream=stream).body == expected(SMALL, stream=stream, usage=False)
     if stream:
@@ -1166,7 +1166,7 @@ def alone(*scripts: Script, model: str = "window", flags: tuple[str, ...] = (), 
     with ExitStack() as stack:
         dead = stack.enter_context(Refusing())
         tiers = [stack.enter_context(Upstream(script)) for script in scripts]
-        made = table_of(tiers[0].port, tiers[0].port, tiers[1].port, dead.port)
+        made = table_of(tiers[0].port, tiers[0].port, tiers[1].port, dead=dead.port)
         yield stack.enter_context(Router(made, "--spool", str(spool), *flags)), tiers
 
 

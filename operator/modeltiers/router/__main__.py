@@ -37,7 +37,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--spool", type=Path, help="a folder for decision records; none are kept without it")
     parser.add_argument("--spool-bytes", type=int, default=64 * 2**20, help="what all records may take (%(default)s)")
     parser.add_argument("--log-requests", choices=LOGGED, default="failed", help="which get a line (%(default)s)")
-    parser.add_argument("--workers", type=positive, default=1, help="processes for dear checks of answers (%(default)s)")
+    parser.add_argument("--workers", type=positive, default=1, help="processes for dear checks (%(default)s)")
     parser.add_argument("--processes", type=positive, default=1, help="how many share the port (%(default)s)")
     parser.add_argument("--part", type=part, default=(0, 1), help=argparse.SUPPRESS)
     parser.add_argument("--report-fd", type=int, help=argparse.SUPPRESS)

@@ -219,8 +219,8 @@ class Reading:
         body = b"".join(self._parts)
         if head.status == 429 or head.status >= 500:
             self._fail(Failure(str(head.status)), head, body)
-        elif head.status in (401, 403) and self.tier.hop:
-            self._fail(Failure("503"), None, b"")  # keys or clocks of routers differ: no fault of the client's
+        elif head.status in (401, 403) and (self.tier.hop or self.tier.external is not None):
+            self._fail(Failure("503"), None, b"")  # the key is ours, not the client's: it is not told of it
         elif head.status >= 400:
             self.dead = True
             self.consumer.whole(self, head, openai_error(head.status, body), Metered())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from http import HTTPStatus
+from math import ceil
 from typing import Final
 
 import msgspec
@@ -44,7 +45,7 @@ class Refusal(Exception):
         """Return what goes with it."""
         found = [(b"allow", self._allow)] if self._allow else []
         if self.retry_after is not None:
-            found.append((b"retry-after", b"%d" % max(1, round(self.retry_after + 0.5))))
+            found.append((b"retry-after", b"%d" % max(1, ceil(self.retry_after))))
         return found
 
 
