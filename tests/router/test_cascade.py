@@ -1331,6 +1331,110 @@ def coin_script() -> Script:
     return run
 
 
+# -- what tiers do besides --------------------------------------------------------------------------------------------
+
+
+@both
+def test_usage_after_an_escalation_is_that_of_the_answer_alone(bench: Bench, stream: bool) -> None:
+    bench.unsure()
+    more: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
+    assert bench.chat("window", stream=stream, **more).body == expected(LARGE, stream=stream, usage=True)
+
+
+def test_comments_of_a_tier_are_held_with_its_words(bench: Bench) -> None:
+    parts = [b": ping\n\n", *vllm.chat_events(MANY, logprobs=SURE, top=2)[:-1], b": pong\n\n", vllm.DONE]
+    bench.small.script = streams(parts)
+    reply = bench.chat("window", stream=True)
+    plain = vllm.chat_events(MANY)
+    assert reply.body == b"".join([b": ping\n\n", *plain[:-1], b": pong\n\n", vllm.DONE])
+    bench.small.script = streams([b": ping\n\n", *vllm.chat_events(MANY, logprobs=UNSURE, top=2)])
+    assert bench.chat("window", stream=True).body == expected(LARGE, stream=True)
+
+
+def test_an_engine_that_dies_while_its_answer_is_held_leaves_no_trace(bench: Bench) -> None:
+    words = vllm.chat_events("two words", logprobs=SURE, top=2)[:3]
+    bench.small.script = streams([*words, vllm.ENGINE_DIED, vllm.DONE])
+    reply = bench.chat("window", stream=True)
+    assert reply.header("x-modeltiers-decision") == "Fallback"
+    assert reply.body == expected(LARGE, stream=True)
+
+
+def test_several_tokens_in_an_event_are_counted_each(bench: Bench) -> None:
+    said = {"content": [vllm.logprob(" word", SURE, 2)] * 4}
+    bench.small.script = streams(
+        [vllm.chat_chunk({"content": " word" * 4}, logprobs=said)] * 2, then="hang", last=False
+    )
+    with Wire(bench.port) as wire:
+        got = wire.send(request(chat_body(model="window", stream=True))).until_quiet(0.2, 2)
+    assert got.count(b" word word word word") == 2
+
+
+def test_endless_thinking_ends_with_the_bytes_that_may_be_held(bench: Bench) -> None:
+    bench.small.script = thinking(200, 0, SURE, SURE, then="hang")
+    reply = bench.chat("bytes", stream=True, seconds=3)
+    assert shape(reply) == ("Escalated", "Undecided", "large")
+    assert bench.small.cancelled(0, 1)
+
+
+def test_completions_are_streamed_and_judged_alike(bench: Bench) -> None:
+    def events(value: float | None) -> list[bytes]:
+        made = [json.loads(one[6:]) for one in vllm.completion_events(MANY)[:-1]]
+        for one in made if value is not None else []:
+            text = one["choices"][0]["text"]
+            logs = {"tokens": [text], "token_logprobs": [value], "top_logprobs": [{text: value, "x": value - 3}]}
+            one["choices"][0]["logprobs"] = logs
+        return [*map(vllm.event, made), vllm.DONE]
+
+    def complete() -> Reply:
+        return ask(bench.port, request(b'{"model":"window","prompt":"say","stream":true}', path="/v1/completions"))
+
+    bench.small.script, bench.large.script = streams(events(SURE)), streams(vllm.completion_events(LARGE))
+    reply = complete()
+    assert shape(reply) == ("Accepted", "Confident", "small")
+    assert reply.body == b"".join(events(None))
+    bench.small.script = streams(events(UNSURE))
+    reply = complete()
+    assert shape(reply) == ("Escalated", "BelowThreshold", "large")
+    assert reply.body == b"".join(vllm.completion_events(LARGE))
+
+
+@both
+def test_an_answer_that_was_whole_leaves_its_connection_in_use(bench: Bench, stream: bool) -> None:
+    bench.unsure("short")
+    bench.chat("whole", stream=stream)
+    opened = len(bench.small.seen.sockets), len(bench.large.seen.sockets)
+    for _ in range(5):
+        assert bench.chat("whole", stream=stream).header("x-modeltiers-decision") == "Escalated"
+    assert (len(bench.small.seen.sockets), len(bench.large.seen.sockets)) == opened
+
+
+def test_a_worker_that_died_while_it_had_nothing_to_do_costs_no_check(bench: Bench) -> None:
+    warm(bench)
+    (worker,) = workers(bench.router.pid)
+    os.kill(worker, signal.SIGKILL)
+    time.sleep(0.1)
+    assert shape(bench.chat("dear")) == ("Accepted", "Confident", "small")
+
+
+@both
+def test_a_table_that_changes_while_an_answer_is_held_changes_nothing_for_it(tmp_path: Path, stream: bool) -> None:
+    slow = answer(SMALL, logprobs=UNSURE, first=0.5)
+    with alone(slow, answer(LARGE), spool=tmp_path) as (router, (small, large)), Upstream(answer("new")) as new:
+        with Wire(router.port) as wire:
+            wire.send(request(chat_body(model="window", stream=stream)))
+            small.wait(lambda: small.requests)
+            made = json.loads(router.table.read_text())
+            made["version"] = "other"
+            made["tiers"][3]["address"] = new.address
+            router.reload(made)
+            router.until(lambda status: status["tables"]["table.json"]["version"] == "other")
+            reply = wire.reply()
+        assert shape(reply) == ("Escalated", "BelowThreshold", "large")
+        assert reply.body == expected(LARGE, stream=stream)
+        assert chat(router.port, model="up").text == "new"
+        assert len(large.requests) == 1
+
+
 # -- records ----------------------------------------------------------------------------------------------------------
 
 

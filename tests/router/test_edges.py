@@ -25,12 +25,12 @@ from tests.router.kit.client import Reply, Wire, ask, chat, chat_body, request
 from tests.router.kit.router import Router, table
 from tests.router.kit.setup import NEVER_OPENS, ladder
 from tests.router.kit.upstream import (
+    Call,
     Refusing,
     Script,
     Upstream,
     answer,
     fails,
-    forever,
     hang,
     says,
     streams,
@@ -116,6 +116,7 @@ def rested(status: dict[str, Any]) -> bool:
 
 
 KEY = b"k" * 40
+SURE_WORD = vllm.chat_chunk({"content": " word"}, logprobs={"content": [vllm.logprob(" word", SURE, 2)]})
 UNGENEROUS = {"limits": {"requestsPerMinute": 1000, "concurrency": 50}}
 
 
@@ -183,10 +184,10 @@ def test_a_hop_is_not_limited(hops: Hops) -> None:
 
 
 def test_a_client_that_leaves_ends_the_call_through_both(hops: Hops) -> None:
-    hops.far.script = forever()
+    hops.far.script = streams([SURE_WORD] * 20, then="hang", last=False)
     with Wire(hops.front.port) as wire:
         wire.send(request(chat_body(stream=True)))
-        assert b"word" in wire.some(5) + wire.some(5)
+        assert b"word" in wire.some(5)
     left = time.monotonic()
     assert hops.far.cancelled(0, 3.0) - left < 1
     hops.front.idle(1)
@@ -194,9 +195,10 @@ def test_a_client_that_leaves_ends_the_call_through_both(hops: Hops) -> None:
 
 
 def test_an_engine_that_breaks_off_behind_two_routers_is_no_end_well(hops: Hops) -> None:
-    hops.far.script = streams([vllm.chat_chunk({"content": "half"})], then="reset", last=False)
+    hops.far.script = streams([SURE_WORD] * 20, then="reset", last=False)
     reply = chat(hops.front.port, stream=True)
-    assert b"half" in reply.body
+    assert reply.header("x-modeltiers-tier") == "large"
+    assert reply.body.count(b'" word"') == 20
     assert b"[DONE]" not in reply.body
     assert b'"error"' in reply.events[-1]
 
@@ -291,7 +293,8 @@ def test_routers_that_point_at_each_other_end_a_request_with_508(tmp_path: Path)
         for router, other in (routers, routers[::-1]):
             router.reload(hop_table(tier("one", other.port, local=True, hop=True)))
         for router, other in (routers, routers[::-1]):
-            router.until(lambda status, port=other.port: f"127.0.0.1:{port}" in status["tiers"]["one"]["addresses"])
+            where = f"127.0.0.1:{other.port}"
+            until(lambda router=router, where=where: where in router.status()["tiers"]["one"]["addresses"])  # type: ignore[misc]
         began = time.monotonic()
         for stream in (False, True):
             reply = chat(routers[0].port, stream=stream)
@@ -782,3 +785,51 @@ def test_refusals_carry_the_id_too() -> None:
         assert reply.status == 500
         assert reply.header("x-request-id") == "mine"
         assert reply.header("x-modeltiers-record")
+
+
+# -- a table that changes under way -----------------------------------------------------------------------------------
+
+
+def changed(router: Router, place: int, **fields: Any) -> dict[str, Any]:
+    """Return the table of a router with one tier changed."""
+    made: dict[str, Any] = json.loads(router.table.read_text())
+    made["tiers"][place] |= fields
+    made["version"] = hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:12]
+    return made
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_tier_that_hangs_is_timed_out_though_its_table_is_gone(stream: bool) -> None:
+    with ladder(hang, timeouts={**TIMES, "firstByteMs": 600}) as (router, (tier_,)), Upstream(answer("new")) as new:
+        with hold(router, tier_, request(chat_body(stream=stream))) as wire:
+            reload(router, changed(router, 0, address=new.address))
+            reply = wire.reply(3)
+            assert reply.status == 504
+        assert chat(router.port).text == "new"
+
+
+def test_a_stream_that_falls_silent_is_ended_though_its_table_is_gone() -> None:
+    silent = streams([vllm.chat_chunk({"content": "half"})], then="hang", last=False)
+    with ladder(silent, timeouts={**TIMES, "idleMs": 600}) as (router, (tier_,)), Upstream(answer("new")) as new:
+        with hold(router, tier_, request(chat_body(stream=True))) as wire:
+            reload(router, changed(router, 0, address=new.address))
+            reply = wire.reply(3)
+            assert b'"error"' in reply.events[-1]
+            assert b"[DONE]" not in reply.body
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_falls_back_to_the_tier_of_its_own_table(stream: bool) -> None:
+    with ladder(answer("x"), answer("old"), timeouts=TIMES) as (router, (low, high)), Upstream(answer("new")) as new:
+
+        async def late(call: Call) -> None:
+            await call.sleep(0.5)
+            await fails(503)(call)
+
+        low.script = late
+        with hold(router, low, request(chat_body(stream=stream))) as wire:
+            reload(router, changed(router, 1, address=new.address))
+            reply = wire.reply(3)
+            assert reply.status == 200
+            assert reply.text == "old"
+        assert len(high.requests) == 1

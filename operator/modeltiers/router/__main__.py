@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 import uvloop
 
 from modeltiers.router.admin import Admin
+from modeltiers.router.engine import Engine
 from modeltiers.router.hops import HopKey
 from modeltiers.router.keys import KeyRing
 from modeltiers.router.limits import Gate
@@ -32,6 +34,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--table", type=Path, required=True, help="a table file, or a folder of them")
     parser.add_argument("--listen", type=address, default=("127.0.0.1", 8080), help="HOST:PORT for clients")
     parser.add_argument("--admin", type=address, default=("127.0.0.1", 8081), help="HOST:PORT for probes and metrics")
+    parser.add_argument(
+        "--local", type=local, metavar="TIER=HOST:PORT", help="the tier whose engine is beside this router"
+    )
     parser.add_argument("--keys", type=Path, help="a file with the hashes of API keys")
     parser.add_argument("--hop-key", type=Path, help="a file with the key of forwarded requests")
     parser.add_argument("--spool", type=Path, help="a folder for decision records; none are kept without it")
@@ -58,6 +63,15 @@ def address(text: str) -> tuple[str, int]:
     if not host or not port.isdigit() or int(port) > 65_535:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
     return host.strip("[]"), int(port)
+
+
+def local(text: str) -> tuple[str, str]:
+    """Read TIER=HOST:PORT."""
+    name, _, where = text.partition("=")
+    address(where)
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
+        raise argparse.ArgumentTypeError(f"{text!r} is not TIER=HOST:PORT")
+    return name, where
 
 
 def positive(text: str) -> int:
@@ -87,7 +101,10 @@ async def serve(options: argparse.Namespace) -> int:
         logged=options.log_requests,
         spool=Spool(options.spool, options.spool_bytes // count) if options.spool is not None else None,
     )
-    router = Router(Tables(options.table), guards, loop, options.resolve_seconds)
+    router = Router(Tables(options.table, options.local), guards, loop, options.resolve_seconds)
+    if options.local is not None:
+        beside, where = options.local
+        router.engine = Engine(beside, where, loop)
     router.reload()
     bounds = Bounds(**{field: getattr(options, field) for field in Bounds.__struct_fields__})
     serving = Server(bounds, router.handle, loop)
@@ -114,6 +131,7 @@ async def serve(options: argparse.Namespace) -> int:
         managing.sweep(now)
 
     clock = loop.create_task(router.run(sweep))
+    watch = loop.create_task(router.engine.run()) if router.engine is not None else None
     done, _ = await asyncio.wait([clock, loop.create_task(ends.wait())], return_when=asyncio.FIRST_COMPLETED)
     if clock in done:
         clock.result()  # it never ends by itself: this raises
@@ -121,9 +139,11 @@ async def serve(options: argparse.Namespace) -> int:
     for exchange in list(router.exchanges):
         exchange.expire()
     await asyncio.sleep(0.05)  # the last words go out
-    clock.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await clock
+    for task in (clock, watch):
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
     front.close()
     back.close()
     log.say("ended", cut=left)

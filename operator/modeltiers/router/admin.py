@@ -91,6 +91,7 @@ class Admin:
             "inFlight": len(router.exchanges),
             "tasks": len(asyncio.all_tasks()),
             "tables": tables,
+            "engine": None if router.engine is None else {"tier": router.engine.name, "state": router.engine.state},
             "refusedTables": router.tables.errors,
             "refusedKeys": router.guards.keys.error,
             "refusedHopKey": router.guards.hop_key.error,
@@ -123,8 +124,9 @@ class Admin:
         return len(router.exchanges)
 
     async def _engine(self, path: str) -> tuple[int, bytes, bytes]:
+        engine = self._router.engine
         pools = self._router.pools()
-        local = next((pool for tier, pool in pools.items() if tier.local), None)
+        local = engine.pool if engine else next((pool for tier, pool in pools.items() if tier.local), None)
         if local is None or not local.addresses:
             return 503, TEXT, b"no tier of the table is local\n"
         try:

@@ -320,8 +320,9 @@ class Exchange:
     def failed(self, reading: Reading, failure: Failure, head: Head | None, body: bytes) -> None:
         """Go to the next tier, or tell the client the truth."""
         address = reading.attempt.address
-        if head is not None and address is not None and (wait := _seconds(head.get(b"retry-after"))):
-            address.cool(min(wait, COOL_SECONDS))
+        # Other statuses speak of one request, not of the server.
+        if head is not None and head.status in (429, 503) and address is not None:
+            address.cool(min(_seconds(head.get(b"retry-after")), COOL_SECONDS))
         self._attempted(reading, "Failed", failure, head.status if head is not None else None)
         self._failure = failure, head, body
         if self._begun:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
+from math import ceil
 from typing import Final
 
 from modeltiers.domain.routing.ask import Ask
@@ -138,7 +139,7 @@ class Place:
 class Lane(Place):
     """The queue of one policy, and what its requests and its keys have used."""
 
-    __slots__ = ("free", "key_limits", "keys", "limits", "meter", "name")
+    __slots__ = ("free", "key_limits", "keyed", "keys", "limits", "meter", "name")
 
     def __init__(self, policy: Policy, share: float, now: float) -> None:
         super().__init__()
@@ -152,11 +153,12 @@ class Lane(Place):
         self.meter.set(policy.limits, share, now)
         for meter in self.keys.values():
             meter.set(policy.key_limits, share, now)
-        self.free = not (_limits(policy.limits) or _limits(policy.key_limits))
+        self.keyed = _limits(policy.key_limits)
+        self.free = not (self.keyed or _limits(policy.limits))
 
     def key_meter(self, key: str, share: float, now: float) -> Meter | None:
         """Return what a key has used, if the policy limits keys."""
-        if not _limits(self.key_limits):
+        if not self.keyed:
             return None
         meter = self.keys.get(key)
         if meter is None:
@@ -242,7 +244,8 @@ class Gate:
             return self.unlimited
         ticket = Ticket(self, lane, lane.key_meter(key, self._share, now), key, tokens)
         flow = key or client
-        if not lane.queue.moving and not lane.queue.depth(flow) and _short(lane, ticket, now) is None:
+        queue = lane.queue
+        if not (queue.size and (queue.moving or queue.depth(flow))) and _short(lane, ticket, now) is None:
             ticket.take(now)
             return ticket
         return self._line_up(lane, ticket, flow, now, ready)
@@ -275,7 +278,7 @@ class Gate:
         seconds = min(wait, LONGEST)
         return Refusal(
             429,
-            f"the policy {lane.name} {_WORDS[cause]}; ask again in {max(1, round(seconds + 0.5))} s",
+            f"the policy {lane.name} {_WORDS[cause]}; ask again in {max(1, ceil(seconds))} s",
             code="rate_limit_exceeded" if cause in ("Requests", "Tokens") else "overloaded",
             retry_after=seconds,
         )

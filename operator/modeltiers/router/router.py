@@ -25,6 +25,7 @@ from modeltiers.domain.routing.record import encode
 from modeltiers.domain.routing.see import see
 from modeltiers.domain.routing.table import Tier
 from modeltiers.router.accounts import line_of, record_of, used
+from modeltiers.router.engine import Engine
 from modeltiers.router.exchange import Ending, Exchange
 from modeltiers.router.external import ExternalPool
 from modeltiers.router.hops import HEADER, Hop, HopKey
@@ -105,6 +106,8 @@ class Router:
             self.metrics.spool = guards.spool.figures
         self.workers = guards.workers
         self.exchanges: set[Exchange] = set()
+        self.engine: Engine | None = None
+        """The engine beside this router; readiness is then the engine's."""
         self.draining = self.refusing = False
         self.routes: dict[str, Route] = {}
         """By the model that clients ask for."""
@@ -333,7 +336,12 @@ class Router:
         return {tier: self.pool(tier) for tier in named}
 
     def ready(self) -> bool:
-        """Whether requests are welcome: a table serves, each entry tier has an address, and nothing drains."""
+        """Whether requests are welcome: nothing drains, and the engine beside it is ready.
+
+        Without an engine: a table serves, and each entry tier has an address.
+        """
+        if self.engine is not None:
+            return not self.draining and self.engine.ready
         return not self.draining and bool(self.routes) and all(one.pools[0].addresses for one in self.routes.values())
 
     def reload(self) -> None:

@@ -63,7 +63,7 @@ class Route:
             ready,
             threshold_permille=self.held.threshold_permille if held else None,
             sticky=self._sticky(ask.session, now) if ask.session is not None else None,
-            escalated_share_permille=self.escalated.weighed,
+            escalated_share_permille=self.escalated.weighed if self.escalated.permille else 0.0,
             saturated=saturated,
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
 from modeltiers.domain.routing.accept import CompiledAccept, compile_accept
 from modeltiers.domain.routing.choose import CompiledPolicy
@@ -24,7 +25,9 @@ class Loaded:
 
     __slots__ = ("policies", "table", "version")
 
-    def __init__(self, table: Table, content: bytes) -> None:
+    def __init__(self, table: Table, content: bytes, local: tuple[str, str] | None = None) -> None:
+        if local is not None:
+            table = beside(table, *local)
         self.table = table
         self.version = table.version or hashlib.sha256(content).hexdigest()[:12]
         self.policies = _compiled(table)
@@ -33,8 +36,9 @@ class Loaded:
 class Tables:
     """Every table file, by name."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, local: tuple[str, str] | None = None) -> None:
+        """`local` is the name of the tier whose engine stands beside this router, and the engine's address."""
+        self._path, self._local = path, local
         self._folder = path.is_dir()
         self._stamps: dict[str, tuple[int, int, int] | None] = {}
         self.loaded: dict[str, Loaded] = {}
@@ -66,7 +70,7 @@ class Tables:
     def _read(self, name: str, path: Path) -> str:
         try:
             content = path.read_bytes()
-            loaded = Loaded(read_table(_decode(content)), content)
+            loaded = Loaded(read_table(_decode(content)), content, self._local)
             self._unique(name, loaded)
         except (OSError, InvalidTable) as error:
             self.errors[name] = str(error)
@@ -80,6 +84,20 @@ class Tables:
             if other != name and (both := loaded.policies.keys() & one.policies.keys()):
                 model = min(both)
                 raise InvalidTable([Fault("$.policies", f"model {model!r} is routed by {other} already; name another")])
+
+
+def beside(table: Table, name: str, address: str) -> Table:
+    """Return a table as the router of one tier reads it: that tier is the engine beside it, reached without a hop.
+
+    So one table serves the routers of all its tiers.
+    """
+    tiers = tuple(
+        structs.replace(tier, address=address, local=True, hop=False)
+        if tier.name == name and tier.external is None
+        else structs.replace(tier, local=False)
+        for tier in table.tiers
+    )
+    return structs.replace(table, tiers=tiers)
 
 
 _NEVER: Final = (-1, -1, -1)

@@ -633,8 +633,10 @@ class Collected:
             self.done.set_exception(ConnectionError(failure))
 
 
-async def fetch(address: Address, path: str, seconds: float, most: int = 16 * 2**20) -> tuple[Head, bytes]:
-    """GET from one address, past breaker and queue; raises OSError or TimeoutError."""
+async def fetch(
+    address: Address, path: str, seconds: float, most: int = 16 * 2**20, *, body: bytes | None = None
+) -> tuple[Head, bytes]:
+    """GET from one address, or POST a JSON body, past breaker and queue; raises OSError or TimeoutError."""
     sink = Collected(address.loop, most)
     async with asyncio.timeout(seconds):
         connection = await address.pool.connect(address)
@@ -642,8 +644,10 @@ async def fetch(address: Address, path: str, seconds: float, most: int = 16 * 2*
         try:
             address.in_flight += 1
             address.pool.active.add(connection)
-            head = f"GET {path} HTTP/1.1\r\nhost: {address.host}:{address.port}\r\nconnection: close\r\n\r\n"
-            connection.send([head.encode()], sink)
+            head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nhost: {address.host}:{address.port}\r\n"
+            if body is not None:
+                head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            connection.send([head.encode(), b"connection: close\r\n\r\n", body or b""], sink)
             return await sink.done
         finally:
             if connection.sink is sink:

@@ -61,22 +61,21 @@ class Body:
     def with_changes(self, changes: Mapping[str, bytes]) -> bytes:
         """Return the body with these values in place of those given, or behind them; all else is byte-identical."""
         raw, spans = self.raw, self._spans
-        at, parts, fresh, known = 0, list[bytes](), list[bytes](), list[tuple[int, int, bytes]]()
+        edits, fresh = [], []
         for key, value in changes.items():
-            if (span := spans.get(key)) is not None:
-                known.append((*span, value))
+            if key in spans:
+                edits.append((spans[key], value))
             else:
                 fresh.append(b'"%b":%b' % (key.encode(), value))
-        known.sort()
-        for begin, end, value in known:
-            parts += (raw[at:begin], value)
-            at = end
         if fresh:
             close = raw.rindex(b"}")
-            parts += (raw[at:close], b"," if spans else b"", b",".join(fresh))
-            at = close
-        parts.append(raw[at:])
-        return b"".join(parts)
+            edits.append(((close, close), (b"," if spans else b"") + b",".join(fresh)))
+        edits.sort()
+        at, parts = 0, list[bytes]()
+        for (begin, end), value in edits:
+            parts += (raw[at:begin], value)
+            at = end
+        return b"".join([*parts, raw[at:]])
 
 
 def _compact_spans(fields: Mapping[str, Raw]) -> tuple[dict[str, tuple[int, int]], int]:
