@@ -179,34 +179,38 @@ def test_a_new_table_reaches_both(pair: tuple[Router, Upstream, Path]) -> None:
 
 
 def test_limits_are_divided_and_the_error_is_no_more_than_one_for_each_process() -> None:
-    # 20 a minute: ten each. Whoever asks over many connections gets between what one process has and all; never more.
-    policy = {"limits": {"requestsPerMinute": 20, "queue": 0}}
-    with ladder(answer("one"), flags=TWO, policy=policy) as (router, (tier,)):
-        found = Counter(chat(router.port).status for _ in range(80))
-        assert set(found) == {200, 429}
-        assert found[200] in (20, 21, 22)  # and what came back in the time that this took
-        assert len(tier.requests) == found[200]
-        metrics = router.metrics()
-        assert metrics.value("limited_total", cause="Requests") == found[429]
-        # One connection is one process: it has half of it.
-        tier.requests.clear()
-    with ladder(answer("one"), flags=TWO, policy=policy) as (router, (tier,)), Wire(router.port) as wire:
-        statuses = Counter(wire.send(request(chat_body())).reply().status for _ in range(30))
-        assert statuses[200] in (10, 11)
-
-
-def test_concurrency_is_divided_and_at_least_one_each() -> None:
-    policy = {"limits": {"concurrency": 4, "queue": 0}}
-    with ladder(hang, flags=TWO, policy=policy, timeouts=PATIENT) as (router, (tier,)):
-        wires = [Wire(router.port).send(request(chat_body())) for _ in range(40)]
-        try:
-            until(lambda: router.status()["inFlight"] == 4)
-            time.sleep(0.2)
-            assert len(tier.requests) == 4
-        finally:
-            for wire in wires:
-                wire.close()
-        idle(router)
+    limits = {
+        "many": {"requestsPerMinute": 20, "queue": 0},
+        "one": {"requestsPerMinute": 20, "queue": 0},
+        "held": {"concurrency": 4, "queue": 0},
+        "least": {"concurrency": 1, "queue": 0},
+    }
+    with Upstream(answer("one")) as tier:
+        made = table(tier.port, timeouts=PATIENT)
+        made["policies"] = [
+            {"name": name, "model": name, "tiers": ["t0"], "limits": one} for name, one in limits.items()
+        ]
+        with Router(made, *TWO) as router:
+            # 20 a minute are ten each. Over many connections there are all of them, and what comes back meanwhile.
+            found = Counter(chat(router.port, model="many").status for _ in range(80))
+            assert set(found) == {200, 429}
+            assert found[200] in (20, 21, 22)
+            assert router.metrics().value("limited_total", policy="many", cause="Requests") == found[429]
+            # One connection is one process, which has half of them.
+            with Wire(router.port) as wire:
+                statuses = Counter(wire.send(request(chat_body(model="one"))).reply().status for _ in range(30))
+            assert statuses[200] in (10, 11)
+            # Four in flight are two each; of one there is one each, so two together: that is the error.
+            tier.script = hang
+            for model, most in (("held", 4), ("least", 2)):
+                tier.requests.clear()
+                wires = [Wire(router.port).send(request(chat_body(model=model))) for _ in range(30)]
+                until(lambda most=most: router.status()["inFlight"] == most)  # type: ignore[misc]
+                time.sleep(0.1)
+                assert len(tier.requests) == most
+                for wire in wires:
+                    wire.close()
+                idle(router)
 
 
 # -- one dies ---------------------------------------------------------------------------------------------------------
@@ -244,35 +248,33 @@ def test_a_process_that_is_killed_is_started_again_and_clients_of_the_other_do_n
         idle(router)
 
 
-def test_no_request_is_refused_while_a_process_is_started_again() -> None:
-    with ladder(answer("one"), flags=TWO) as (router, _):
-        faults, ends = list[str](), threading.Event()
+def test_no_request_is_refused_while_a_process_is_started_again(pair: tuple[Router, Upstream, Path]) -> None:
+    router, _, _ = pair
+    faults, ends = list[str](), threading.Event()
 
-        def crowd() -> None:
-            while not ends.is_set():
-                try:
-                    if (reply := chat(router.port)).status != 200:
-                        faults.append(str(reply.status))
-                except Cut as cut:
-                    faults.append(f"cut {cut}")
-                except OSError as error:
-                    faults.append(repr(error))
+    def crowd() -> None:
+        while not ends.is_set():
+            try:
+                if (reply := chat(router.port)).status != 200:
+                    faults.append(str(reply.status))
+            except (Cut, OSError) as error:
+                faults.append(repr(error))
 
-        thread = threading.Thread(target=crowd)
-        thread.start()
-        time.sleep(0.1)
-        victim = children(router.pid)[0]
-        os.kill(victim, signal.SIGKILL)
-        until(lambda: victim not in children(router.pid) and len(children(router.pid)) == 2)
-        until(lambda: router.get("/readyz").status == 200)
-        ends.set()
-        thread.join(10)
-        # What was in the dead process's hands is lost: one request at most, there was one client.
-        assert len(faults) <= 1, faults
+    thread = threading.Thread(target=crowd)
+    thread.start()
+    time.sleep(0.1)
+    victim = children(router.pid)[0]
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: victim not in children(router.pid) and len(children(router.pid)) == 2)
+    until(lambda: router.get("/readyz").status == 200)
+    ends.set()
+    thread.join(10)
+    # What was in the dead process's hands is lost: one request at most, there was one client.
+    assert len(faults) <= 1, faults
 
 
 @pytest.mark.slow
-def test_readiness_is_off_while_one_is_down_and_figures_of_the_other_stay() -> None:
+def test_a_process_that_hangs_makes_the_whole_unready() -> None:
     with ladder(answer("one"), flags=TWO) as (router, _):
         victim = children(router.pid)[0]
         os.kill(victim, signal.SIGSTOP)  # alive, and answers nobody
@@ -348,7 +350,7 @@ def test_a_signal_just_after_a_death_ends_all_too() -> None:
         assert left == []
 
 
-@pytest.mark.parametrize("delay", [0.12, 0.16, 0.3])
+@pytest.mark.parametrize("delay", [0.14])
 def test_a_signal_while_one_is_started_ends_all_too(delay: float) -> None:
     with ladder(answer("one"), flags=TWO) as (router, _):
         os.kill(children(router.pid)[0], signal.SIGKILL)

@@ -405,7 +405,7 @@ class Exchange:
             kept.judging.give()
             return True
         self._kept = None
-        return self._calls <= self.accepted.route.policy.policy.escalation.max_calls and self._try(again=True)
+        return self._calls < self.accepted.route.policy.policy.escalation.max_calls and self._try(again=True)
 
     # -- what the client does -------------------------------------------------------------------------------------
 

@@ -114,6 +114,8 @@ class Router:
         self._guarded = False
         """Whether any policy asks for keys; then nobody without one learns which models there are."""
         self._pools: dict[Tier, Pool] = {}
+        self._retired: set[Pool] = set()
+        """Tiers of tables that are gone, as long as a request may still come to them."""
         self._retries: dict[str, float] = {}
         self._resolve_seconds = resolve_seconds
         self._checked: dict[Tier, float] = {}
@@ -366,7 +368,7 @@ class Router:
         self.guards.gate.update([route.policy.policy for route in self.routes.values()], now)
         for tier in [tier for tier in self._pools if tier not in named]:
             self._checked.pop(tier, None)
-            self._pools.pop(tier).close()
+            self._retired.add(self._pools.pop(tier))
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -382,8 +384,10 @@ class Router:
             now = self.loop.time()
             sweep_clients(now)
             self.guards.gate.sweep(now)
-            for pool in list(self._pools.values()):
+            for pool in (*self._pools.values(), *self._retired):
                 pool.sweep(now)
+            if self._retired:
+                self._let_go()
             if now >= reload_at:
                 self.reload()
                 reload_at = now + RELOAD
@@ -396,6 +400,13 @@ class Router:
             await asyncio.sleep(SWEEP)
             self.metrics.loop_lag = max(0.0, self.loop.time() - before - SWEEP)
 
+    def _let_go(self) -> None:
+        """Close the tiers that no request can come to any more."""
+        held = {pool for exchange in self.exchanges for pool in exchange.accepted.route.pools}
+        for pool in self._retired - held:
+            self._retired.discard(pool)
+            pool.close()
+
     def _check_health(self, now: float) -> None:
         for tier, pool in self._pools.items():
             if tier.external is None and now >= self._checked.get(tier, 0.0):
@@ -407,7 +418,7 @@ class Router:
 
     async def close(self) -> None:
         """Let go of what other processes and threads hold."""
-        for pool in self._pools.values():
+        for pool in (*self._pools.values(), *self._retired):
             pool.close()
             if isinstance(pool, ExternalPool):
                 await pool.wait_closed()

@@ -127,6 +127,11 @@ class Workers:
                 self._wake.clear()
                 await self._wake.wait()
             job = self._taken()
+            if process is not None and process.returncode is not None:  # it died with nothing to do
+                began = loop.time()
+                await self._end(process)
+                process = await self._begin()
+                job.until += loop.time() - began
             result = _failed(job.check, "Busy")  # what it is told when this is cancelled
             try:
                 result, usable = await self._ask(process, job)
