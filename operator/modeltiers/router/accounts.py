@@ -38,8 +38,8 @@ def record_of(accepted: Accepted, attempts: Iterable[Attempt] = (), final_tier: 
 
 def used(made: DecisionRecord) -> int | None:
     """Return how many tokens all attempts used; None when tiers were asked and none said."""
-    cost = made.cost
-    tokens = sum(one.prompt_tokens + one.completion_tokens for one in (cost.answer, cost.decision))
+    answer, decision = made.cost.answer, made.cost.decision
+    tokens = answer.prompt_tokens + answer.completion_tokens + decision.prompt_tokens + decision.completion_tokens
     return tokens if tokens or not made.attempts else None
 
 

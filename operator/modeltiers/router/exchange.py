@@ -74,6 +74,7 @@ class Exchange:
         "_own_usage",
         "_parked",
         "_reading",
+        "_relayed",
         "_retried",
         "_router",
         "_stream",
@@ -99,6 +100,8 @@ class Exchange:
         self._parked: Waiting | None = None
         self._begun = self._closed = self._retried = False
         self._last = 0.0
+        self._relayed = 0
+        """Events of a stream that the client got."""
         self._gaps = NO_GAPS
         self._held = b""
         self._stream = bool(accepted.fields.stream) and accepted.endpoint != "embeddings"
@@ -236,12 +239,7 @@ class Exchange:
         """Note how an attempt went."""
         if isinstance(reading.consumer, Judging):
             judging = reading.consumer
-        usage, estimated = self.usage, False
-        if judging is not None and not judging.committed:
-            # What was stopped before it said what it counted did cost all the same.
-            estimated = judging.usage is None and judging.tokens > 0
-            counted = Usage(self.accepted.ask.prompt_tokens, judging.tokens) if estimated else Usage()
-            usage = judging.usage or counted
+        usage, estimated = self._used(judging)
         self._router.metrics.attempts[reading.tier.name, reason if outcome == "Failed" and reason else outcome] += 1
         seconds = time.monotonic() - reading.started
         self._router.metrics.upstream[self._labels(reading)].observe(seconds)
@@ -259,6 +257,16 @@ class Exchange:
             )
         )
 
+    def _used(self, judging: Judging | None) -> tuple[Usage, bool]:
+        """Return what an attempt used, and whether that is an estimate: one that was stopped did cost all the same."""
+        if judging is not None and not judging.committed:
+            usage, tokens = judging.usage or Usage(), judging.tokens
+        else:
+            usage, tokens = self.usage, self._relayed - (self.accepted.endpoint == "chat")  # its first names the role
+        if tokens <= 0 or usage.prompt_tokens or usage.completion_tokens:
+            return usage, False
+        return Usage(self.accepted.ask.prompt_tokens, tokens), True
+
     # -- what the tier says ---------------------------------------------------------------------------------------
 
     def event(self, reading: Reading, event: bytes, payload: bytes, metered: Metered | None) -> None:
@@ -268,6 +276,7 @@ class Exchange:
             if self._own_usage and metered.choices == []:
                 return
         now, metrics = time.monotonic(), self._router.metrics
+        self._relayed += 1
         if self._begun:
             self._gaps.observe(now - self._last)
             self.client.send(event)
