@@ -32,6 +32,16 @@ ENGINE_CONTAINER: Final = "engine"
 ENGINE_PORT: Final = 8000
 ENGINE_PORT_NAME: Final = "http"
 
+# The router before the engine. Clients and other routers use the serving port; operator and Prometheus the admin port.
+ROUTER_CONTAINER: Final = "router"
+SERVING_PORT: Final = 8080
+SERVING_PORT_NAME: Final = "serving"
+ADMIN_PORT: Final = 8081
+ADMIN_PORT_NAME: Final = "admin"
+ROUTER_SECRET: Final = "modeltiers-router"  # noqa: S105  the name of the namespace's one optional Secret
+CLIENT_KEYS: Final = "keys.json"
+HOP_KEY: Final = "hop.key"
+
 MAX_TIER_NAME: Final = 50  # leaves room for the suffixes below and a ReplicaSet's hash inside 63 characters
 
 FIRST_REVISION: Final = "r1"
@@ -45,6 +55,16 @@ def workload(tier: str, revision: str = FIRST_REVISION) -> str:
 def service(tier: str) -> str:
     """Name of the Service in front of a tier."""
     return tier
+
+
+def pods_service(tier: str) -> str:
+    """Name of the headless Service over a tier's routers: how other routers reach each of them."""
+    return f"{tier}-pods"
+
+
+def table_config_map(tier: str) -> str:
+    """Name of the ConfigMap with a key for each policy that crosses a tier."""
+    return f"{tier}-table"
 
 
 def service_account(tier: str) -> str:

@@ -71,6 +71,18 @@ class EngineDefaults(Model):
     """Image pull Secrets, looked up in the tier's namespace."""
 
 
+class RouterDefaults(Model):
+    """The router that stands before every engine, in the engine's pod."""
+
+    image: str | None = Field(default=None, min_length=1, max_length=512)
+    """Router image. Left out, no router is put before engines: their port is reached directly, and policies have no
+    effect. Pin it by digest in production."""
+    cpu: Quantity = "100m"
+    """CPU request of one router."""
+    memory: Quantity = "256Mi"
+    """Memory request and limit of one router."""
+
+
 class Limits(Model):
     """What no tier may exceed."""
 
@@ -113,6 +125,8 @@ class Settings(Model):
     """Namespaces to work in; all of them when empty (needs a ClusterRole)."""
     engine: EngineDefaults = EngineDefaults()
     """The engine that a tier gets when it names no profile."""
+    router: RouterDefaults = RouterDefaults()
+    """The router that stands before every engine."""
     engine_profiles: dict[Name, EngineProfile] = Field(default={}, max_length=64)
     """Engines that tiers may name."""
     allowed_images: list[Annotated[str, Field(max_length=512)]] = Field(default=[], max_length=64)

@@ -19,6 +19,7 @@ from modeltiers.domain.diff import sealed
 from modeltiers.domain.record import Record, inputs_of
 from modeltiers.domain.sizing import Plan
 from modeltiers.domain.surge import Rollout
+from modeltiers.render import sidecar
 
 Manifest = dict[str, Any]
 
@@ -28,6 +29,7 @@ HOME: Final = (
 CACHE: Final = "/cache"
 MODEL: Final = "/model"
 PRESTOP_SECONDS: Final = 5  # endpoints need a moment to forget the pod before the engine stops taking requests
+AFTER_DRAIN_SECONDS: Final = 2  # what a drain that ran out of time left is cut, truthfully, by the router
 EXIT_SECONDS: Final = 15  # the engine's own shutdown after the last answer, which may hang for a while (vLLM 0.32)
 _PERIOD: Final = 10
 
@@ -53,15 +55,16 @@ class Owner:
 
 def render_tier(owner: Owner, replicas: int, record: Record) -> list[Manifest]:
     """Everything that should exist for a tier, sealed, in the order it should be applied."""
-    return [
-        sealed(manifest)
-        for manifest in (
-            _service_account(owner),
-            _service(owner),
-            _disruption_budget(owner),
-            _deployment(owner, replicas, record),
-        )
-    ]
+    routed = _has_router(record.template)
+    found = [_service_account(owner), _service(owner, routed=routed)]
+    if routed:
+        found.append(_pods_service(owner))
+    return [sealed(manifest) for manifest in (*found, _disruption_budget(owner), _deployment(owner, replicas, record))]
+
+
+def _has_router(template: Mapping[str, Any]) -> bool:
+    """Whether a pod template, which may be an older release's, has the router before its engine."""
+    return any(one["name"] == names.ROUTER_CONTAINER for one in template["spec"].get("initContainers", ()))
 
 
 def _metadata(owner: Owner, name: str, labels: Mapping[str, str] | None = None) -> Manifest:
@@ -82,7 +85,8 @@ def _service_account(owner: Owner) -> Manifest:
     }
 
 
-def _service(owner: Owner) -> Manifest:
+def _service(owner: Owner, *, routed: bool) -> Manifest:
+    target = names.SERVING_PORT_NAME if routed else names.ENGINE_PORT_NAME
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -94,7 +98,30 @@ def _service(owner: Owner) -> Manifest:
                 {
                     "name": names.ENGINE_PORT_NAME,
                     "port": names.ENGINE_PORT,
-                    "targetPort": names.ENGINE_PORT_NAME,
+                    "targetPort": target,
+                    "protocol": "TCP",
+                    "appProtocol": "http",
+                }
+            ],
+        },
+    }
+
+
+def _pods_service(owner: Owner) -> Manifest:
+    """A name for all of the tier's routers: routers choose among the addresses by themselves."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(owner, names.pods_service(owner.name)),
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": "None",
+            "selector": names.selector(owner.name),
+            "ports": [
+                {
+                    "name": names.SERVING_PORT_NAME,
+                    "port": names.SERVING_PORT,
+                    "targetPort": names.SERVING_PORT_NAME,
                     "protocol": "TCP",
                     "appProtocol": "http",
                 }
@@ -169,13 +196,16 @@ def render_template(name: str, spec: ModelTierSpec, plan: Plan, settings: Settin
         "automountServiceAccountToken": False,
         # A Service called `vllm` would otherwise set VLLM_PORT, and the engine refuses to start (vllm envs.py).
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": PRESTOP_SECONDS + _shutdown_seconds(spec) + EXIT_SECONDS,
+        "terminationGracePeriodSeconds": _grace_seconds(spec, settings),
         "securityContext": _pod_security(profile, settings),
         "nodeSelector": {**_node_selector(spec), plan.device.product_label: plan.device.product},
         "tolerations": _tolerations(spec, plan.device.resource, settings),
         "containers": [_engine(name, spec, plan, settings, needs, mounts)],
         "volumes": volumes,
     }
+    if settings.router.image:
+        pod["initContainers"] = [sidecar.container(name, settings.router)]
+        pod["volumes"] = [*volumes, *sidecar.volumes(name)]
     if settings.engine.pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret} for secret in settings.engine.pull_secrets]
     if spec.scheduling and spec.scheduling.priority_class_name:
@@ -206,6 +236,7 @@ def engine_args(name: str, spec: ModelTierSpec, plan: Plan, settings: Settings) 
     args = [
         source,
         f"--served-model-name={model.served_name or name}",
+        *(["--host=127.0.0.1"] if settings.router.image else []),
         f"--port={names.ENGINE_PORT}",
         f"--tensor-parallel-size={plan.tensor_parallel}",
         f"--pipeline-parallel-size={plan.pipeline_parallel}",
@@ -213,7 +244,7 @@ def engine_args(name: str, spec: ModelTierSpec, plan: Plan, settings: Settings) 
         f"--max-num-seqs={plan.max_num_seqs}",
         f"--max-num-batched-tokens={plan.max_num_batched_tokens}",
         f"--gpu-memory-utilization={_decimal(plan.gpu_memory_utilization_permille)}",
-        f"--shutdown-timeout={_shutdown_seconds(spec)}",
+        f"--shutdown-timeout={_engine_shutdown_seconds(spec, settings)}",
     ]
     if model.revision:
         args += [f"--revision={model.revision}", f"--tokenizer-revision={model.revision}"]
@@ -250,12 +281,9 @@ def _engine(
         "image": image_of(spec, settings),
         "args": engine_args(name, spec, plan, settings),
         "env": _environment(spec, profile, needs),
-        "ports": [{"name": names.ENGINE_PORT_NAME, "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],
+        **_exposed(settings),
         "resources": _resources(spec, profile, plan, needs),
-        "startupProbe": _probe(failures=-(-needs.startup_seconds // _PERIOD)),
-        "readinessProbe": _probe(period=5, failures=3),
-        "livenessProbe": _probe(failures=6),
-        "lifecycle": {"preStop": {"sleep": {"seconds": PRESTOP_SECONDS}}},
+        **_watched(spec, settings, needs),
         # The last log lines become the container's status when it fails: the operator needs no right to read logs.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
@@ -268,6 +296,42 @@ def _engine(
     if profile.command:
         container["command"] = list(profile.command)
     return container
+
+
+def _exposed(settings: Settings) -> Manifest:
+    if settings.router.image:
+        return {}  # it listens on loopback
+    return {"ports": [{"name": names.ENGINE_PORT_NAME, "containerPort": names.ENGINE_PORT, "protocol": "TCP"}]}
+
+
+def _watched(spec: ModelTierSpec, settings: Settings, needs: footprint.Footprint) -> Manifest:
+    """How the engine is probed and drained: through the router before it, or by itself."""
+    startup = -(-needs.startup_seconds // _PERIOD)
+    if settings.router.image:
+        return {
+            "startupProbe": sidecar.probe("/engine/health", period=_PERIOD, failures=startup),
+            # The canary's first token on cold caches takes as long as it takes: readiness waits, nothing restarts.
+            "readinessProbe": sidecar.probe("/readyz", period=5, failures=3),
+            "livenessProbe": sidecar.probe("/engine/health", period=_PERIOD, failures=6),
+            "lifecycle": {"preStop": sidecar.drain(_shutdown_seconds(spec))},
+        }
+    return {
+        "startupProbe": _probe(failures=startup),
+        "readinessProbe": _probe(period=5, failures=3),
+        "livenessProbe": _probe(failures=6),
+        "lifecycle": {"preStop": {"sleep": {"seconds": PRESTOP_SECONDS}}},
+    }
+
+
+def _engine_shutdown_seconds(spec: ModelTierSpec, settings: Settings) -> int:
+    """How long the engine waits for answers in flight once it is told to end; behind a router they were waited for."""
+    return AFTER_DRAIN_SECONDS if settings.router.image else _shutdown_seconds(spec)
+
+
+def _grace_seconds(spec: ModelTierSpec, settings: Settings) -> int:
+    """The router's drain, or the pause for endpoints to forget the pod; then the engine's own end."""
+    before = _shutdown_seconds(spec) if settings.router.image else PRESTOP_SECONDS
+    return before + _engine_shutdown_seconds(spec, settings) + EXIT_SECONDS
 
 
 def _probe(failures: int, period: int = _PERIOD) -> Manifest:
