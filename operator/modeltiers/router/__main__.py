@@ -138,13 +138,13 @@ async def serve(options: argparse.Namespace) -> int:
     left = await admin.drain(0.0 if router.refusing else options.drain_seconds)
     for exchange in list(router.exchanges):
         exchange.expire()
-    await asyncio.sleep(0.05)  # the last words go out
+    front.close()
+    await asyncio.sleep(0.05)  # the last words go out, also to who came just now
     for task in (clock, watch):
         if task is not None:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-    front.close()
     back.close()
     log.say("ended", cut=left)
     await router.close()

@@ -217,7 +217,10 @@ class Judging:
         reading = self._reading
         assert reading is not None
         if self._head is not None:
-            body = as_asked(self._question, self._accepted.endpoint, self._body) if self.wanted else self._body
+            body = self._body
+            if self.wanted:
+                logprobs = [choice.logprobs for choice in self._metered.choices or ()]
+                body = as_asked(self._question, self._accepted.endpoint, body, logprobs)
             self._exchange.whole(reading, self._head, body, self._metered)
             return
         held, self._held = self._held, []

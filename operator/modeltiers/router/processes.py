@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -46,6 +46,8 @@ class Child:
         self.process: asyncio.subprocess.Process | None = None
         self.pool: Pool | None = None
         self.starts = 0
+        self.said = ""
+        """Its figures, as it gave them last."""
 
     async def ask(self, path: str, seconds: float = ASK_SECONDS) -> tuple[int, bytes]:
         """GET from its admin port; raises OSError or TimeoutError."""
@@ -70,6 +72,8 @@ class Supervisor:
         self._holder.bind(listen)
         self.address: list[Any] = [*self._holder.getsockname()[:2]]
         self._ends = asyncio.Event()
+        self._past: list[str] = []
+        """What processes that have died had counted when they were last asked."""
 
     # -- processes ----------------------------------------------------------------------------------------------------
 
@@ -109,6 +113,8 @@ class Supervisor:
             child.starts += 1
             code = await self._live(child)
             child.pool = None
+            if child.said:
+                self._past, child.said = [add_up([], [*self._past, child.said])], ""
             if not self._ends.is_set():
                 self._log.say("process_died", number=child.number, code=code)
 
@@ -177,11 +183,17 @@ class Supervisor:
 
     async def _metrics(self) -> tuple[int, bytes, bytes]:
         said = await self._ask_all("/metrics")
-        texts = [one[1].decode() for one in said if one is not None and one[0] == 200]
+        texts, past = list[str](), list(self._past)
+        for child, one in zip(self._children, said, strict=True):
+            if one is not None and one[0] == 200:
+                child.said = one[1].decode()
+                texts.append(child.said)
+            elif child.said:
+                past.append(child.said)  # a counter that went back would be taken for one that began anew
         own = f"# TYPE modeltiers_router_processes gauge\nmodeltiers_router_processes {len(texts)}\n"
         starts = sum(max(0, child.starts - 1) for child in self._children)
         own += f"# TYPE modeltiers_router_process_restarts counter\nmodeltiers_router_process_restarts_total {starts}\n"
-        return 200, PROMETHEUS, (add_up(texts) + own).encode()
+        return 200, PROMETHEUS, (add_up(texts, past) + own).encode()
 
     async def _status(self) -> tuple[int, bytes, bytes]:
         said = await self._ask_all("/status")
@@ -210,13 +222,17 @@ class Supervisor:
         return 200, JSON, msgspec.json.encode({"drained": not left and len(known) == len(said), "inFlight": left})
 
 
-def add_up(texts: Iterable[str]) -> str:
-    """Return one exposition for several of the same program: samples of the same name and labels are added up."""
-    texts = list(texts)
+def add_up(texts: Sequence[str], past: Iterable[str] = ()) -> str:
+    """Return one exposition for several of the same program: samples of the same name and labels are added up.
+
+    Of those that are `past`, only what they had counted is added, not what was so at a moment.
+    """
     kinds: dict[str, Metric] = {}
     sums: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = defaultdict(dict)
-    for text in texts:
+    for text, is_past in [*((one, False) for one in texts), *((one, True) for one in past)]:
         for family in text_string_to_metric_families(text):
+            if is_past and family.type == "gauge":
+                continue
             kinds.setdefault(family.name, family)
             found = sums[family.name]
             for one in family.samples:

@@ -30,18 +30,27 @@ class Usage(Struct):
     completion_tokens: int | None = 0
 
 
+class Choice(Struct):
+    """How a choice ended, and its logprobs as they are written."""
+
+    finish_reason: str | None = None
+    logprobs: Raw = ABSENT
+
+
 class Metered(Struct):
     """The part of a reply, or of a stream's event, that is looked at whatever the policy."""
 
     usage: Usage | None = None
-    choices: list[Raw] | None = None
+    choices: list[Choice] | None = None
     error: Raw = ABSENT
 
 
-class Choice(Struct):
-    """How a choice ended."""
+class Loose(Struct):
+    """The same where the choices have a shape that nobody here knows."""
 
-    finish_reason: str | None = None
+    usage: Usage | None = None
+    choices: list[Raw] | None = None
+    error: Raw = ABSENT
 
 
 class Ended(Struct):
@@ -54,6 +63,7 @@ CUT: Final = frozenset({"abort", "error"})
 """Finish reasons of an answer that is not whole."""
 _ENDED: Final = msgspec.json.Decoder(Ended)
 _METERED: Final = msgspec.json.Decoder(Metered)
+_LOOSE: Final = msgspec.json.Decoder(Loose)
 _ERROR: Final = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -260,8 +270,19 @@ def read_metered(data: bytes) -> Metered:
     """Return what is metered of an event; nothing when it is not in a form that we know."""
     try:
         return _METERED.decode(data)
+    except msgspec.ValidationError:
+        return _loosely(data) or Metered()
     except (msgspec.DecodeError, RecursionError):
         return Metered()
+
+
+def _loosely(data: bytes) -> Metered | None:
+    try:
+        found = _LOOSE.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    choices = None if found.choices is None else [Choice() for _ in found.choices]
+    return Metered(found.usage, choices, found.error)
 
 
 def whole_answer(body: bytes) -> Metered | None:
@@ -269,11 +290,17 @@ def whole_answer(body: bytes) -> Metered | None:
     try:
         found = _METERED.decode(body)
     except msgspec.ValidationError:
-        return Metered() if body.lstrip(b" \t\r\n").startswith(b"{") and _is_json(body) else None
+        loose = _loosely(body)
+        if loose is None:
+            return Metered() if body.lstrip(b" \t\r\n").startswith(b"{") and _is_json(body) else None
+        found = loose
     except (msgspec.DecodeError, RecursionError):
         return None
-    failed = memoryview(found.error) and bytes(memoryview(found.error)) != b"null"
-    return None if was_cut(body) or (failed and not found.choices) else found
+    for choice in found.choices or ():
+        if choice.finish_reason in CUT:
+            return None
+    failed = found.error is not ABSENT and bytes(found.error) != b"null"
+    return None if failed and not found.choices else found
 
 
 def was_cut(data: bytes) -> bool:

@@ -17,7 +17,7 @@ _TYPES: Final = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
-_LINES: Final = {int(status): b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+_LINES: Final = {int(status): b"HTTP/1.1 %d %b" % (status, status.phrase.encode()) for status in HTTPStatus}
 
 
 class Refusal(Exception):
@@ -62,8 +62,5 @@ def error_event(message: str) -> bytes:
 
 def head(status: int, headers: Iterable[tuple[bytes, bytes]], *, close: bool) -> bytes:
     """Return the head of a reply; `headers` hold no name or value with a line break in it."""
-    lines = [_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-    for name, value in headers:
-        lines += (name, b": ", value, b"\r\n")
-    lines.append(b"connection: close\r\n\r\n" if close else b"\r\n")
-    return b"".join(lines)
+    line = _LINES.get(status) or b"HTTP/1.1 %d " % status
+    return b"\r\n".join([line, *map(b": ".join, headers), b"connection: close\r\n\r\n" if close else b"\r\n"])

@@ -158,8 +158,8 @@ class Router:
         headers = request.headers
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise Refusal(415, "send the body as it is, without content-encoding")
-        kind = headers.get(b"content-type", JSON).partition(b";")[0].strip().lower()
-        if kind != JSON:
+        kind = headers.get(b"content-type", JSON)
+        if kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
             raise Refusal(415, "send the header content-type: application/json")
         try:
             body = Body(request.body)

@@ -54,7 +54,8 @@ class Route:
     def load(self, ask: Ask, now: float) -> Load:
         """Return what of the world the choice depends on."""
         usable = tuple([pool.usable(now) for pool in self.pools])
-        ready, saturated = usable, tuple[bool, ...]()
+        ready = usable
+        saturated: tuple[bool, ...] = ()
         if not all(usable):
             saturated = tuple([pool.saturated(now) for pool in self.pools])
             ready = tuple(map(max, usable, saturated))

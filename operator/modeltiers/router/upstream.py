@@ -434,7 +434,10 @@ class Pool:
 
     def usable(self, now: float) -> bool:
         """Whether any address takes a request now."""
-        return any(address.usable(now) for address in self._addresses.values())
+        for address in self._addresses.values():  # noqa: SIM110  a generator costs as much as the question
+            if address.usable(now):
+                return True
+        return False
 
     def saturated(self, now: float) -> bool:
         """Whether there are addresses that would take a request, had they not as many as they may."""

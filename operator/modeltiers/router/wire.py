@@ -71,7 +71,8 @@ class Body:
             close = raw.rindex(b"}")
             edits.append(((close, close), (b"," if spans else b"") + b",".join(fresh)))
         edits.sort()
-        at, parts = 0, list[bytes]()
+        at = 0
+        parts: list[bytes] = []
         for (begin, end), value in edits:
             parts += (raw[at:begin], value)
             at = end
@@ -83,7 +84,8 @@ def _compact_spans(fields: Mapping[str, Raw]) -> tuple[dict[str, tuple[int, int]
 
     No writing is shorter. A body of just this length has nothing else in it, no key twice; so it need not be walked.
     """
-    at, found = 1, dict[str, tuple[int, int]]()
+    at = 1
+    found: dict[str, tuple[int, int]] = {}
     for key, value in fields.items():
         begin = at + len(key) + 3
         end = begin + len(memoryview(value))

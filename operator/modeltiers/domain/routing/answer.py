@@ -241,12 +241,13 @@ class Watch:
 
     def _note_all(self, tokens: Sequence[Token]) -> None:
         logs = self._thought if self._thinking else self._logs
+        marked = not _MARKS.isdisjoint([token.token for token in tokens])
         for token in tokens:
             tops, logprob = token.top_logprobs, token.logprob
-            if tops is not None and len(tops) == 2 and token.token not in _MARKS and logprob is not None:
+            if tops is not None and len(tops) == 2 and logprob is not None and not (marked and token.token in _MARKS):
                 first, second = tops[0].logprob, tops[1].logprob
-                other = second if first == logprob else first
-                if other is not None and FLOOR < logprob < 0.0 and FLOOR < other < 0.0 and logprob in (first, second):
+                other = second if first == logprob else first if second == logprob else None
+                if other is not None and FLOOR < logprob < 0.0 and FLOOR < other < 0.0:
                     # What `spread` does, for the one case that nearly all tokens are.
                     chance, against = exp(logprob), exp(other)
                     rest = 1.0 - chance - against

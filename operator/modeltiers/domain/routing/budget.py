@@ -38,18 +38,21 @@ class Bucket:
 
     def wait(self, amount: float, now: float) -> float:
         """Return how many seconds from now the bucket holds this much; 0.0 is now."""
+        level = self._level
         if now > self._stamp:
-            self._level = min(self.capacity, self._level + (now - self._stamp) * self._rate)
+            level += (now - self._stamp) * self._rate
+            self._level = level = level if level < self.capacity else self.capacity
             self._stamp = now
-        return max(0.0, (amount - self._level) / self._rate)
+        return 0.0 if amount <= level else (amount - level) / self._rate
 
     def take(self, amount: float) -> None:
         """Take this much out; a negative amount goes back in."""
-        self._level = min(self.capacity, self._level - amount)
+        level = self._level - amount
+        self._level = level if level < self.capacity else self.capacity
 
     def fits(self, amount: float) -> float:
         """Return what is charged for this much: never more than the bucket can hold, or it would wait for ever."""
-        return min(amount, self.capacity)
+        return amount if amount <= self.capacity else self.capacity
 
 
 class Meter:

@@ -190,7 +190,7 @@ def _ruled(reason: Reason, verdict: Verdict) -> str | None:
 
 def holding(policy: CompiledPolicy, ask: Ask) -> Iterator[Rule]:
     """Yield the rules that hold for a request, in order; whoever reads stops at one that ends the reading."""
-    for rule, private, tests in policy.rules:
+    for rule, private, tests in policy.rules if ask.matched else policy.open_rules:
         if not private or rule.name in ask.matched:
             for test in tests:
                 if not test(ask):
@@ -248,6 +248,8 @@ def takes(policy: CompiledPolicy, ask: Ask) -> list[Skip | None]:
     """Return for each tier of the ladder what it lacks for a request, None where it can take it."""
     wanted = needs(ask)
     size = ask.prompt_tokens + ask.max_tokens
+    if not wanted & ~policy.shared and (policy.shortest is None or size <= policy.shortest):
+        return [None] * len(policy.names)
     found: list[Skip | None] = []
     doubtful = True
     for tier, has in zip(policy.ladder, policy.has, strict=True):
@@ -384,7 +386,7 @@ def _order(
     if ask.endpoint == "embeddings":
         model = policy.ladder[place].model
         order = [one for one in order if one == place or policy.ladder[one].model == model]
-    ready = [one for one in order if load.ready[one : one + 1] != (False,)]
+    ready = [one for one in order if load.ready[one : one + 1] != (False,)] if False in load.ready else order
     if not ready:
         return order, "NotReady"
     if ready[0] != place:

@@ -38,12 +38,21 @@ def clamp(limits: Clamp, fields: Request) -> dict[str, bytes]:
         raise BadRequest(name, f"{name} is at most {most} here")
     changes = {name: b"%d" % most for name, most in lowered.items()}
     open_end = fields.max_tokens is None and fields.max_completion_tokens is None
-    if limits.max_tokens is not None and open_end and not memoryview(fields.input):
+    if open_end and limits.max_tokens is not None and not memoryview(fields.input):
         changes["max_tokens"] = b"%d" % limits.max_tokens
     return changes
 
 
 def _check_never(fields: Request) -> None:
+    if (
+        fields.prompt_embeds
+        is fields.logits_processors
+        is fields.vllm_xargs
+        is fields.kv_transfer_params
+        is fields.ec_transfer_params
+        is ABSENT
+    ):
+        return  # as nearly all requests
     for name, why in _NEVER.items():
         value = getattr(fields, name)
         if value is not ABSENT and bytes(value) != b"null":
@@ -52,6 +61,8 @@ def _check_never(fields: Request) -> None:
 
 def _check_answers(limits: Clamp, fields: Request) -> None:
     """Refuse more answers than may be asked for; each of several prompts is answered `n` times."""
+    if fields.n is fields.best_of is None and fields.prompt is ABSENT:
+        return  # one answer to one conversation
     for name, value in (("n", fields.n), ("best_of", fields.best_of)):
         if value is not None and value > limits.n:
             raise BadRequest(name, f"{name} is at most {limits.n} here, the request says {value}")
@@ -65,12 +76,14 @@ def _check_answers(limits: Clamp, fields: Request) -> None:
 
 def _lowered(limits: Clamp, fields: Request) -> dict[str, int]:
     """Return the fields that ask for more than they may, with what they may."""
-    asked: list[tuple[str, int | None, int]] = [
-        ("top_logprobs", fields.top_logprobs, limits.logprobs),
-        ("prompt_logprobs", fields.prompt_logprobs, limits.logprobs),
-        # In a chat it says only whether.
-        ("logprobs", None if isinstance(fields.logprobs, bool) else fields.logprobs, limits.logprobs),
-    ]
+    asked: list[tuple[str, int | None, int]] = []
+    if not fields.logprobs is fields.top_logprobs is fields.prompt_logprobs is None:
+        asked += (
+            ("top_logprobs", fields.top_logprobs, limits.logprobs),
+            ("prompt_logprobs", fields.prompt_logprobs, limits.logprobs),
+            # In a chat it says only whether.
+            ("logprobs", None if isinstance(fields.logprobs, bool) else fields.logprobs, limits.logprobs),
+        )
     if limits.max_tokens is not None:
         asked += (
             ("max_tokens", fields.max_tokens, limits.max_tokens),

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from math import exp, log1p
 from typing import Final, NamedTuple
 
+from msgspec import Struct
+
 from modeltiers.domain.routing import lexicon
 from modeltiers.domain.routing.table import Task
 
@@ -56,7 +58,7 @@ _TERMS: Final = tuple((1.0 / feature.scale, feature.weight) for feature in FEATU
 _PLACE: Final = {feature.name: index for index, feature in enumerate(FEATURES)}
 _WORDS: Final = {word.encode(): _PLACE[name] for name, listed in lexicon.WORDS.items() for word in listed.split()}
 _UNSPACED: Final = tuple((mark, _PLACE[name]) for name, listed in lexicon.UNSPACED.items() for mark in listed.split())
-_KNOWN: Final = frozenset(_WORDS)
+KNOWN: Final = frozenset(_WORDS)
 _CODE_SIGNS: Final = b"{}[]<>=_`|&;#\\@~"
 _MATH_SIGNS: Final = b"+*^=%$<>/"
 _DIGITS: Final = b"0123456789"
@@ -76,7 +78,7 @@ _TASKS: Final[tuple[tuple[Task, int, int], ...]] = (
 """Task, the count that speaks for it, and with how many points each; of equals the first wins."""
 
 
-class Shape(NamedTuple):
+class Shape(Struct, frozen=True, gc=False):
     """What the score uses of a request besides the text."""
 
     chars: int
@@ -94,7 +96,7 @@ def count(folded: str, raw: bytes, words: Iterable[bytes], shape: Shape) -> tupl
     found = [0] * len(FEATURES)
     found[0], found[1], found[2] = shape.chars, shape.prompt_tokens, shape.messages
     found[_TAIL[0]], found[_TAIL[1]] = shape.tools, int(shape.json)
-    for word in _KNOWN.intersection(words):
+    for word in KNOWN.intersection(words):
         found[_WORDS[word]] += 1
     size = len(raw)
     found[_CODE_SIGN] = size - len(raw.translate(None, _CODE_SIGNS))

@@ -5,6 +5,7 @@ Bytes are cut where a value begins and ends; all others stay as they were. What 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -62,35 +63,41 @@ def wanted(compiled: CompiledAccept, endpoint: Endpoint, request: Request) -> di
     return fields
 
 
-def as_asked(question: Question, endpoint: Endpoint, data: bytes) -> bytes:
-    """Return a reply, or the data of an event, with the logprobs that the client asked for and no others."""
+def as_asked(question: Question, endpoint: Endpoint, data: bytes, logprobs: Iterable[Raw] = ()) -> bytes:
+    """Return a reply, or the data of an event, with the logprobs that the client asked for and no others.
+
+    `logprobs` are those of its choices, each in its turn, where somebody has read them already; else they are read.
+    """
     if not question.logprobs:
-        return strip_logprobs(data, endpoint)
-    return trim_logprobs(data, endpoint, question.top_logprobs)
+        return strip_logprobs(data, endpoint, logprobs)
+    return trim_logprobs(data, endpoint, question.top_logprobs, logprobs)
 
 
-def strip_logprobs(data: bytes, endpoint: Endpoint) -> bytes:
+def strip_logprobs(data: bytes, endpoint: Endpoint, logprobs: Iterable[Raw] = ()) -> bytes:
     """Return a reply, or the data of an event, with null for each choice's logprobs; as it was if it cannot be read."""
     if endpoint == "embeddings":
         return data
     at = data.find(_KEY)
     if at < 0 or (data.startswith(b":null", at + 10) and data.find(_KEY, at + 10) < 0):
         return data  # as most events of most streams
-    return _replaced(data, _KEY, [(value, b"null") for value in found]) if (found := _values(data)) else data
+    found = _values(data, logprobs)
+    return _replaced(data, _KEY, [(value, b"null") for value in found]) if found else data
 
 
-def trim_logprobs(data: bytes, endpoint: Endpoint, top: int) -> bytes:
+def trim_logprobs(data: bytes, endpoint: Endpoint, top: int, logprobs: Iterable[Raw] = ()) -> bytes:
     """Return a reply, or the data of an event, with at most so many alternatives at each token."""
     if endpoint == "embeddings" or _KEY not in data or _TOPS not in data:
         return data
     shorten = _shorter_chat if endpoint == "chat" else _shorter_text
-    return (
-        _replaced(data, _KEY, [(value, shorten(value, top)) for value in found]) if (found := _values(data)) else data
-    )
+    found = _values(data, logprobs)
+    return _replaced(data, _KEY, [(value, shorten(value, top)) for value in found]) if found else data
 
 
-def _values(data: bytes) -> list[bytes]:
+def _values(data: bytes, logprobs: Iterable[Raw]) -> list[bytes]:
     """Return the logprobs of all choices that have some, in their order, as they are written."""
+    found = [value for raw in logprobs if (value := bytes(raw)) not in (b"", b"null")]
+    if found:
+        return found
     try:
         choices = _REPLY(data).choices or ()
     except _FAULTS:

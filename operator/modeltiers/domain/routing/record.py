@@ -7,7 +7,7 @@ records go is not its business.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -122,20 +122,21 @@ def cost_micros(tier: Tier, usage: Usage) -> int:
     return -(-exact // 1_000_000)
 
 
-def account(tiers: Iterable[Tier], attempts: Iterable[Attempt]) -> Cost:
+def account(tiers: Sequence[Tier], attempts: Iterable[Attempt]) -> Cost:
     """Add up what all attempts used: the one that answered for the answer, the others for the decision.
 
     A tier that the table lacks costs nothing.
     """
-    by_name = {tier.name: tier for tier in tiers}
-    used = {True: [0, 0, 0], False: [0, 0, 0]}
+    answer, decision = [0, 0, 0], [0, 0, 0]
     for attempt in attempts:
-        sums = used[attempt.outcome == "Answered"]
-        sums[0] += attempt.usage.prompt_tokens
-        sums[1] += attempt.usage.completion_tokens
-        sums[2] += cost_micros(by_name[attempt.tier], attempt.usage) if attempt.tier in by_name else 0
-    answer, decision = used[True], used[False]
-    return Cost(Usage(*answer[:2]), Usage(*decision[:2]), answer[2], decision[2])
+        sums, usage = answer if attempt.outcome == "Answered" else decision, attempt.usage
+        sums[0] += usage.prompt_tokens
+        sums[1] += usage.completion_tokens
+        for tier in tiers:
+            if tier.name == attempt.tier:
+                sums[2] += cost_micros(tier, usage)
+                break
+    return Cost(Usage(answer[0], answer[1]), Usage(decision[0], decision[1]), answer[2], decision[2])
 
 
 # --- verifying --------------------------------------------------------------------------------------------------------

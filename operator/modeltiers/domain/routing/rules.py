@@ -7,6 +7,8 @@ on an `Ask`. It decides nothing: which rule counts is `choose`'s.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from operator import and_, attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +16,7 @@ import re2
 from msgspec import Raw
 
 from modeltiers.domain.routing.ask import Ask, Request
+from modeltiers.domain.routing.features import KNOWN
 from modeltiers.domain.routing.table import Fault, InvalidTable, Policy, Rule, Score, Table, Tier, When
 from modeltiers.domain.routing.text import fold, stands_alone, unspaced, words
 
@@ -43,9 +46,13 @@ class CompiledPolicy:
         "ladder",
         "names",
         "needs_score",
+        "open_rules",
         "policy",
         "rules",
         "score",
+        "shared",
+        "shortest",
+        "vocabulary",
     )
 
     def __init__(self, table: Table, policy: Policy) -> None:
@@ -59,7 +66,16 @@ class CompiledPolicy:
         self._place = {name: index for index, name in enumerate(policy.tiers)}
         index = next((i for i, one in enumerate(table.policies) if one.name == policy.name), 0)
         self.finder = Finder(policy.rules, f"$.policies[{index}]")
+        self.vocabulary = self.finder.known | KNOWN
+        """The words that rules and score look for: a text is searched for all of them at once."""
         self.rules = tuple((rule, private(rule.when), public(rule.when)) for rule in policy.rules)
+        self.open_rules = tuple(one for one in self.rules if not one[1])
+        """Those that look at no text, header or metadata: the only ones to read for a request that matched none."""
+        # What every tier can take, and the shortest context: most requests are within both, and nobody looks further.
+        self.shared = reduce(and_, self.has)
+        self.shortest = min(
+            (tier.context_tokens for tier in self.ladder if tier.context_tokens is not None), default=None
+        )
         scored = policy.mode == "Hybrid" or (policy.mode == "Upfront" and policy.score is not None)
         self.needs_score = (scored and len(policy.tiers) > 1) or any(map(_asks_score, policy.rules))
 
@@ -102,7 +118,9 @@ def needs(ask: Ask) -> int:
     """Return what a request needs of a tier, as bits."""
     if ask.endpoint == "embeddings":
         return EMBEDDINGS
-    found = TOOLS * ask.tools | SCHEMA * ask.json_schema | LOGPROBS * ask.logprobs
+    found = 0
+    if ask.tools or ask.json_schema or ask.logprobs:
+        found = TOOLS * ask.tools | SCHEMA * ask.json_schema | LOGPROBS * ask.logprobs
     if len(ask.modalities) > 1:
         found |= IMAGES * ("Image" in ask.modalities) | AUDIO * ("Audio" in ask.modalities)
     return found
@@ -140,10 +158,11 @@ def _share(permille: int | None) -> float | None:
 
 def _bounds(field: str, least: float | None, most: float | None) -> Iterable[Test]:
     """Yield the tests of a number; one that was not taken is within no bounds."""
+    get = attrgetter(field)
     if least is not None:
-        yield lambda ask: (value := getattr(ask, field)) is not None and value >= least
+        yield lambda ask: (value := get(ask)) is not None and value >= least
     if most is not None:
-        yield lambda ask: (value := getattr(ask, field)) is not None and value <= most
+        yield lambda ask: (value := get(ask)) is not None and value <= most
 
 
 def _asks_score(rule: Rule) -> bool:
@@ -161,7 +180,7 @@ class Finder:
         "_all",
         "_any",
         "_headers",
-        "_known",
+        "_keyed",
         "_literals",
         "_metadata",
         "_names",
@@ -172,6 +191,7 @@ class Finder:
         "_unspaced",
         "_worded",
         "_words",
+        "known",
         "reads_text",
     )
 
@@ -185,6 +205,7 @@ class Finder:
         self.reads_text = bool(self._worded | self._patterned)
         self._headers = tuple((bit, one.name, one.values) for bit, when in whens for one in when.headers)
         self._metadata = tuple((bit, one.key, one.values) for bit, when in whens for one in when.metadata)
+        self._keyed = sum({bit for bit, _, _ in self._metadata})
         self._index(
             (bit, " ".join(fold(word).split())) for bit, when in whens for word in when.keywords if word.strip()
         )
@@ -207,7 +228,7 @@ class Finder:
             else:
                 phrases.setdefault(row[0], []).append((b" %b " % b" ".join(row), bit))
         self._words, self._phrases = single, phrases
-        self._known = frozenset(single) | frozenset(phrases)
+        self.known = frozenset(single) | frozenset(phrases)
         self._literals, self._unspaced = tuple(literals.items()), tuple(inside.items())
 
     def _compile(self, rules: tuple[Rule, ...], path: str) -> None:
@@ -237,29 +258,30 @@ class Finder:
         self._any, self._set = whole, every
 
     def find(
-        self, text: str, folded: str, raw: bytes, row: list[bytes], headers: Mapping[str, str], request: Request
+        self, text: str, folded: str, raw: bytes, known: Iterable[bytes], headers: Mapping[str, str], request: Request
     ) -> tuple[str, ...]:
         """Return the names of the rules that found what they look for, in the order of the rules.
 
-        `text` is what is looked at of the last user message; then the same folded, in UTF-8, in words.
+        `text` is what is looked at of the last user message; then the same folded, in UTF-8, and those of its words
+        that the policy's vocabulary has.
         """
         held = self._all
         if self._headers:
             held &= ~_missed(self._headers, headers.get)
         if self._metadata and held:
-            held &= ~_missed(self._metadata, _metadata(request))
+            held &= ~(_missed(self._metadata, _metadata(request.metadata)) if request.metadata else self._keyed)
         if self._worded & held:
-            held &= self._by_words(folded, raw, row) | ~self._worded
+            held &= self._by_words(folded, raw, known) | ~self._worded
         if self._patterned & held:
             held &= self._by_patterns(text) | ~self._patterned
         return tuple(name for bit, name in self._names if bit & held) if held else ()
 
-    def _by_words(self, folded: str, raw: bytes, row: list[bytes]) -> int:
+    def _by_words(self, folded: str, raw: bytes, known: Iterable[bytes]) -> int:
         held, joined = 0, b""
-        for word in self._known.intersection(row):
+        for word in known:
             held |= self._words.get(word, 0)
             for phrase, bit in self._phrases.get(word, ()):
-                joined = joined or b" %b " % b" ".join(row)
+                joined = joined or b" %b " % b" ".join(words(raw))
                 held |= bit if phrase in joined else 0
         for keyword, bit in self._literals:
             if keyword in folded and stands_alone(folded, keyword):
@@ -313,9 +335,7 @@ def _missed(conditions: Iterable[tuple[int, str, tuple[str, ...]]], get: Callabl
     return missed
 
 
-def _metadata(request: Request) -> Callable[[str], str | None]:
-    entries: Mapping[str, Raw] = request.metadata or {}
-
+def _metadata(entries: Mapping[str, Raw]) -> Callable[[str], str | None]:
     def get(key: str) -> str | None:
         raw = entries.get(key)
         if raw is None:

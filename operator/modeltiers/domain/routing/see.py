@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from modeltiers.domain.routing.ask import Ask, BadRequest, Message, Modality, Part, Request, read_prompts
+from modeltiers.domain.routing.ask import ABSENT, Ask, BadRequest, Message, Modality, Part, Request, read_prompts
 from modeltiers.domain.routing.features import SCORER, Shape, count, score, task
 from modeltiers.domain.routing.rules import CompiledPolicy
 from modeltiers.domain.routing.table import Session
@@ -54,16 +54,16 @@ def see(policy: CompiledPolicy, request: Request, headers: Mapping[str, str], re
     """
     prompt = prompt_of(request)
     form = request.response_format
-    structured = len(memoryview(request.structured_outputs)) > 4  # null is no wish
-    schema = structured or (form is not None and form.type not in ("text", "json_object"))
-    tools = len(request.tools or ()) + len(request.functions or ())
-    tokens = prompt.tokens
-    if tools:
-        tokens += sum(len(memoryview(tool)) for tool in request.tools or request.functions or ()) // BYTES_PER_TOKEN
-    json_mode = schema or (form is not None and form.type != "text")
-    if tools and bytes(memoryview(request.tool_choice)) == b'"none"':
-        tools = 0
-    several = max(request.n or 1, request.best_of or 1)
+    wish = request.structured_outputs
+    schema = json_mode = wish is not ABSENT and len(memoryview(wish)) > 4  # null is no wish
+    if form is not None:
+        schema = schema or form.type not in ("text", "json_object")
+        json_mode = schema or form.type != "text"
+    tools, tokens = 0, prompt.tokens
+    if request.tools or request.functions:
+        tools, size = _tools(request)
+        tokens += size // BYTES_PER_TOKEN
+    several = 1 if request.n is request.best_of is None else max(request.n or 1, request.best_of or 1)
     if request.messages is None and memoryview(request.prompt):
         several *= prompt.messages  # each prompt is answered by itself
     task_ = score_ = None
@@ -76,30 +76,30 @@ def see(policy: CompiledPolicy, request: Request, headers: Mapping[str, str], re
         text = ends(prompt.last)
         folded = fold(text)
         raw = folded.encode()
-        row = words(raw)
-        matched = finder.find(text, folded, raw, row, headers, request)
+        known = policy.vocabulary.intersection(words(raw))
+        matched = finder.find(text, folded, raw, known, headers, request)
         if scored:
             shape = Shape(len(prompt.last), tokens, prompt.messages, tools, json_mode)
-            counts = count(folded, raw, row, shape)
+            counts = count(folded, raw, known, shape)
             score_, task_ = score(counts), task(counts)
     elif policy.policy.rules:
-        matched = finder.find("", "", b"", [], headers, request)
+        matched = finder.find("", "", b"", (), headers, request)
     session, draw = conversation(policy, request, headers, request_id)
-    return Ask(
-        endpoint=request.endpoint,
-        model=request.model or "",
-        stream=bool(request.stream),
-        n=several,
-        echo=echo,
-        max_tokens=request.max_completion_tokens or request.max_tokens or 0,
-        prompt_chars=prompt.chars,
-        prompt_tokens=tokens,
-        messages=prompt.messages,
-        tools=tools > 0,
-        tool_loop=prompt.tool_loop,
-        json_mode=json_mode,
-        json_schema=schema,
-        logprobs=bool(request.logprobs),
+    return Ask(  # by place up to `logprobs`: msgspec looks for each name among all
+        request.endpoint,
+        request.model or "",
+        bool(request.stream),
+        several,
+        echo,
+        request.max_completion_tokens or request.max_tokens or 0,
+        prompt.chars,
+        tokens,
+        prompt.messages,
+        tools > 0,
+        prompt.tool_loop,
+        json_mode,
+        schema,
+        bool(request.logprobs),
         modalities=_modalities(prompt, request),
         task=task_,
         score=score_,
@@ -110,6 +110,14 @@ def see(policy: CompiledPolicy, request: Request, headers: Mapping[str, str], re
         session=session,
         draw=draw,
     )
+
+
+def _tools(request: Request) -> tuple[int, int]:
+    """Return how many tools may be called, and the bytes of those that are offered."""
+    tools, functions = request.tools or (), request.functions or ()
+    size = sum(len(memoryview(tool)) for tool in tools or functions)
+    forbidden = bytes(request.tool_choice) == b'"none"'
+    return 0 if forbidden else len(tools) + len(functions), size
 
 
 def conversation(
@@ -152,8 +160,8 @@ def _conversation(messages: list[Message]) -> Prompt:
             found.tokens += tokens_of(text)
         if message.role == "user":
             found.last = text
-        elif calls := len(memoryview(message.tool_calls)):
-            found.tokens += calls // BYTES_PER_TOKEN
+        elif message.tool_calls is not ABSENT:
+            found.tokens += len(memoryview(message.tool_calls)) // BYTES_PER_TOKEN
     found.tool_loop = messages[-1].role in ("tool", "function")
     found.tokens += TOKENS_PER_MEDIUM * (found.images + found.audio)
     return found
