@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import uvloop
@@ -26,6 +27,9 @@ from modeltiers.router.server import Bounds, Server
 from modeltiers.router.spool import Spool
 from modeltiers.router.tables import Tables
 from modeltiers.router.workers import Workers
+
+LAST_WORDS: Final = 0.5
+"""How long, in seconds, the end waits for who came just now, or still reads."""
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -139,7 +143,9 @@ async def serve(options: argparse.Namespace) -> int:
     for exchange in list(router.exchanges):
         exchange.expire()
     front.close()
-    await asyncio.sleep(0.05)  # the last words go out, also to who came just now
+    until = loop.time() + LAST_WORDS
+    while serving.clients and loop.time() < until:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
     for task in (clock, watch):
         if task is not None:
             task.cancel()

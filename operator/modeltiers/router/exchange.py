@@ -458,21 +458,18 @@ class Exchange:
     def _labels(self, reading: Reading) -> tuple[str, str]:
         return self.accepted.route.policy.policy.name, reading.tier.name
 
-    def _headers(self, tier: str) -> tuple[tuple[bytes, bytes], ...]:
-        named, *ids = self._names(tier)
-        decision, reason = self.decision.encode(), self.reason.encode()
-        return (named, (b"x-modeltiers-decision", decision), (b"x-modeltiers-reason", reason), *ids)
-
-    def _names(self, tier: str) -> tuple[tuple[bytes, bytes], ...]:
-        return (
-            (b"x-modeltiers-tier", tier.encode()),
-            (b"x-modeltiers-record", self.accepted.id.encode()),
-            (b"x-request-id", self.accepted.request_id.encode()),
-        )
+    def _headers(self, tier: str, *, error: bool = False) -> tuple[tuple[bytes, bytes], ...]:
+        named = b"x-modeltiers-tier", tier.encode()
+        record = b"x-modeltiers-record", self.accepted.id.encode()
+        request = b"x-request-id", self.accepted.request_id.encode()
+        if error:
+            return named, record, request
+        decision = b"x-modeltiers-decision", self.decision.encode()
+        return named, decision, (b"x-modeltiers-reason", self.reason.encode()), record, request
 
     def _refuse(self, refusal: Refusal, outcome: Outcome) -> None:
         """Tell the client why there is no answer."""
-        headers = ((b"content-type", JSON), *refusal.headers(), *self._names(self._tier))
+        headers = ((b"content-type", JSON), *refusal.headers(), *self._headers(self._tier, error=True))
         self.client.reply(refusal.status, headers, refusal.body())
         self._close(outcome, refusal.status)
 
