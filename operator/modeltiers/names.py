@@ -67,6 +67,16 @@ def table_config_map(tier: str) -> str:
     return f"{tier}-table"
 
 
+def table_key(policy: str) -> str:
+    """Key of a policy's table in that ConfigMap."""
+    return f"{policy}.json"
+
+
+def policy_service(policy: str) -> str:
+    """Name of the Service that clients of a policy call."""
+    return f"{policy}-policy"
+
+
 def service_account(tier: str) -> str:
     """Name of the (tokenless) ServiceAccount of a tier's pods."""
     return tier

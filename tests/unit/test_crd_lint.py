@@ -58,6 +58,7 @@ TEXT = {"type": "string", "maxLength": 9}
 
 MUTATIONS: dict[str, list[Callable[[At], object]]] = {
     "nodes_are_typed": [pop("type", "spec.model.servedName"), pop("type", "spec.scheduling.nodeSelector.*")],
+    "field_names_are_text_to_yaml": [add("spec", "on", **TEXT)],
     "no_floats": [put("status.cost.perHourMicros", type="number")],
     "no_unions": [put("spec.rank", anyOf=[{"type": "integer"}]), put("spec.rank", **{"not": {"enum": [3]}})],
     "no_int_or_string": [put("spec.rank", x_int_or_string=True)],

@@ -261,9 +261,13 @@ def unanswerable() -> Iterator[tuple[str, str]]:
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Choice":
             status = [one.value for one in call.keywords if one.arg == "status"]
             reason = call.args[1] if len(call.args) > 1 else None
-            for one in (reason.body, reason.orelse) if isinstance(reason, ast.IfExp) else (reason,):
-                if status and one is not None:
-                    yield value(status[0]), value(one)
+            for one in outcomes(reason) if reason is not None and status else ():
+                yield value(status[0]), value(one)
+
+
+def outcomes(node: ast.expr) -> list[ast.expr]:
+    """Return what an expression with conditions can come to."""
+    return [*outcomes(node.body), *outcomes(node.orelse)] if isinstance(node, ast.IfExp) else [node]
 
 
 def value(node: ast.AST) -> str:

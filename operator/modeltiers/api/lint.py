@@ -110,6 +110,14 @@ def nodes_are_typed(crd: Crd) -> Iterator[Finding]:
 
 
 @check
+def field_names_are_text_to_yaml(crd: Crd) -> Iterator[Finding]:
+    """YAML 1.1, which kubectl reads, takes these for booleans or nothing: a field would come under another name."""
+    for path, name, _ in _fields(crd):
+        if name.lower() in ("y", "n", "yes", "no", "on", "off", "true", "false", "null"):
+            yield Finding(path, "is no text to YAML: choose another name")
+
+
+@check
 def no_floats(crd: Crd) -> Iterator[Finding]:
     """Clients round floats differently, and a GitOps tool sees a difference for ever."""
     for path, node in _all(crd):

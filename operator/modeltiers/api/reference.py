@@ -37,7 +37,7 @@ def resource_page(resource: Resource) -> str:
         *_fields("Spec", whole, "spec"),
         *_rules(whole),
         *_fields("Status", whole, "status"),
-        *_conditions(whole),
+        *_conditions(whole, resource.reasons),
         *_columns(resource),
     ]
     return _page(lines)
@@ -122,10 +122,10 @@ def _rules(whole: Schema) -> Iterator[str]:
     yield ""
 
 
-def _conditions(whole: Schema) -> Iterator[str]:
+def _conditions(whole: Schema, reasons: str) -> Iterator[str]:
     items = whole["properties"]["status"]["properties"]["conditions"]["items"]["properties"]
     yield from ("## Conditions", "", items["type"]["description"], "")
-    yield from ("[Every reason and its way out](reasons.md)", "")
+    yield from (f"[Every reason and its way out]({reasons})", "")
 
 
 def _columns(resource: Resource) -> Iterator[str]:

@@ -18,6 +18,7 @@ from modeltiers.api.crd import RESOURCES, crd, to_yaml
 from modeltiers.api.settings import Settings
 from modeltiers.cli.routing_page import routing_page
 from modeltiers.cli.table_page import table_page
+from modeltiers.domain import policy_reasons
 from modeltiers.domain.conditions import reasons_page
 from modeltiers.kube.access import rbac_manifests
 
@@ -58,6 +59,7 @@ def reference_pages() -> dict[Path, str]:
     settings = reference.settings_page(Settings, "Settings")
     more = {
         "reasons.md": reasons_page(),
+        "routingpolicy-reasons.md": policy_reasons.reasons_page(),
         "settings.md": settings,
         "table.md": table_page(),
         "routing.md": routing_page(),

@@ -397,6 +397,7 @@ def _ladder(one: Decided) -> Iterator[tuple[str, str]]:
 
 _SKIPPED: Final = {
     "BelowFloor": "is below the floor {floor}",
+    "Outside": "is outside the cluster, and a rule keeps the request inside",
     "Capability": "{lack}",
     "ContextFit": "{lack}",
     "OtherModel": "serves another model, whose vectors do not compare",

@@ -57,11 +57,15 @@ def tri_state(known: bool | None) -> Status:
 
 
 def merge(
-    previous: Sequence[Mapping[str, Any]], observed: Iterable[Observation], generation: int, now: datetime
+    previous: Sequence[Mapping[str, Any]],
+    observed: Iterable[Observation],
+    generation: int,
+    now: datetime,
+    order: Sequence[str] = ORDER,
 ) -> list[dict[str, Any]]:
     """The conditions to write. `lastTransitionTime` moves only where the status flips, and never backwards."""
     before = by_type(previous)
-    ordered = sorted(observed, key=lambda item: ORDER.index(item.type))
+    ordered = sorted(observed, key=lambda item: order.index(item.type))
     return [_condition(before.get(item.type), item, generation, now) for item in ordered]
 
 

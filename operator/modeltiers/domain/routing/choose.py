@@ -35,6 +35,7 @@ Reason = Literal[
     "Floor",
     "Capability",
     "ContextFit",
+    "DataClass",
     "Embeddings",
     "ToolLoop",
     "Override",
@@ -57,6 +58,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     "Floor": "a rule's floor lifted the request to this tier",
     "Capability": "the tier that was wanted cannot take what the request needs",
     "ContextFit": "the request is too long for the tier that was wanted",
+    "DataClass": "a rule keeps the request inside the cluster, and the tier that was wanted is outside",
     "Embeddings": "the lowest tier that answers embeddings; nothing else chooses among them",
     "ToolLoop": "a tool's result came back, and this tier called the tool",
     "Override": "the client asked for this tier by the header x-modeltiers-tier",
@@ -72,7 +74,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     "NotReady": "the tier that was wanted has no address that takes requests",
     "Hop": "another router has chosen, and this one stands beside the tier",
 }
-Skip = Literal["BelowFloor", "Capability", "ContextFit", "OtherModel", "NotReady", "Lower"]
+Skip = Literal["BelowFloor", "Capability", "ContextFit", "Outside", "OtherModel", "NotReady", "Lower"]
 """Why a tier is not among those that are tried."""
 
 RISKS: Final = ("Low", "Medium", "High")
@@ -130,6 +132,8 @@ class Verdict(Struct, gc=False):
     risky: bool = False
     """The floor is the risk class's."""
     refused_risk: bool = False
+    inside: str | None = None
+    """The rule that keeps the request inside the cluster."""
 
 
 class Wish(Struct, gc=False):
@@ -152,6 +156,8 @@ def choose(policy: CompiledPolicy, ask: Ask, load: Load) -> Choice:
     if verdict.refusing is not None or verdict.refused_risk:
         return _refused(verdict, floor, ask)
     fits = takes(policy, ask)
+    if verdict.inside is not None:
+        fits = [lacks or ("Outside" if tier.outside else None) for tier, lacks in zip(policy.ladder, fits, strict=True)]
     able = [place for place, lack in enumerate(fits) if lack is None and place >= verdict.floor]
     if not able:
         return _unable(policy, ask, verdict, fits, floor)
@@ -182,7 +188,7 @@ def choose(policy: CompiledPolicy, ask: Ask, load: Load) -> Choice:
 
 def _ruled(reason: Reason, verdict: Verdict) -> str | None:
     """Return the rule behind a floor or a risk."""
-    return verdict.floored_by if reason == "Floor" else verdict.risk_rule if reason == "Risk" else None
+    return {"Floor": verdict.floored_by, "Risk": verdict.risk_rule, "DataClass": verdict.inside}.get(reason)
 
 
 # --- rules ------------------------------------------------------------------------------------------------------------
@@ -213,6 +219,8 @@ def judge(policy: CompiledPolicy, ask: Ask) -> Verdict:
             risk, found.risk, found.risk_rule = RISKS.index(rule.risk), rule.risk, rule.name
         if rule.floor is not None and policy.place(rule.floor) > found.floor:
             found.floor, found.floored_by = policy.place(rule.floor), rule.name
+        if rule.inside and found.inside is None:
+            found.inside = rule.name
         if rule.action == "Refuse":
             found.refusing = rule
             break
@@ -280,16 +288,22 @@ def _moved(place: int, verdict: Verdict, fits: list[Skip | None]) -> Reason:
     """Return why the tier that was wished for is not taken."""
     if place < verdict.floor:
         return "Risk" if verdict.risky else "Floor"
+    if fits[place] == "Outside":
+        return "DataClass"
     return "ContextFit" if fits[place] == "ContextFit" else "Capability"
 
 
 def _unable(policy: CompiledPolicy, ask: Ask, verdict: Verdict, fits: list[Skip | None], floor: str | None) -> Choice:
     """Refuse what no tier can take, and say of each what it lacks."""
-    said = [f"{tier.name} {lack(tier, ask) or f'is below the floor {floor}'}" for tier in policy.ladder]
+    kept = f"is outside the cluster, and the rule {verdict.inside} keeps the request inside"
+    said = [
+        f"{tier.name} {lack(tier, ask) or (kept if lacks == 'Outside' else f'is below the floor {floor}')}"
+        for tier, lacks in zip(policy.ladder, fits, strict=True)
+    ]
     above = fits[verdict.floor :]
     return Choice(
         (),
-        "ContextFit" if "ContextFit" in above else "Capability",
+        "DataClass" if "Outside" in above else "ContextFit" if "ContextFit" in above else "Capability",
         rule=verdict.floored_by,
         risk=verdict.risk,
         floor=floor,

@@ -6,6 +6,7 @@ It reasons about conditions, not about texts: two patterns are alike only if the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import combinations
 from typing import Any, Final
 
@@ -99,8 +100,13 @@ def implies(narrow: When, wide: When) -> bool:
     )
 
 
+_folded: Final = lru_cache(16_384)(fold)
+"""Rules are compared in pairs: each word is met many times."""
+
+
 def _covered(word: str, wide: When) -> bool:
-    return any(stands_alone(fold(word), fold(other)) for other in wide.keywords if other.strip())
+    folded = _folded(word)
+    return any(stands_alone(folded, _folded(other)) for other in wide.keywords if other.strip())
 
 
 def _within(narrow: tuple[Any, ...], wide: tuple[Any, ...]) -> bool:

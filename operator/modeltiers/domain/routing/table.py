@@ -112,6 +112,7 @@ class Tier(Part, frozen=True, kw_only=True):
     model: Annotated[Model | None, Meta(description="The name it serves under; the client's when left out.")] = None
     local: Annotated[bool, Meta(description="The engine beside this router; at most one tier.")] = False
     hop: Annotated[bool, Meta(description="Its addresses are routers with this table: hops are signed.")] = False
+    outside: Annotated[bool, Meta(description="What is sent to it leaves the cluster.")] = False
     context_tokens: Annotated[Count | None, Meta(description="The longest prompt and answer together.")] = None
     can: Capabilities = Capabilities()
     price: Price = Price()
@@ -189,6 +190,9 @@ class Rule(Part, frozen=True, kw_only=True):
     risk: Annotated[
         Literal["Low", "Medium", "High"] | None, Meta(description="The risk class; the highest of all rules holds.")
     ] = None
+    inside: Annotated[
+        bool, Meta(description="No tier that is `outside`, also not by escalation or fallback; put such rules first.")
+    ] = False
 
 
 class RiskFloor(Part, frozen=True, kw_only=True):
@@ -514,8 +518,8 @@ def _rule_faults(path: str, rule: Rule) -> list[Fault]:
         found.append(Fault(f"{path}.when", "matches every request; say at least one thing it looks for"))
     if rule.action == "Refuse" and (rule.tier or rule.floor):
         found.append(Fault(path, "a rule that refuses has no tier and no floor"))
-    if rule.action == "Route" and not (rule.tier or rule.floor or rule.risk):
-        found.append(Fault(path, "does nothing; give tier, floor or risk, or action: Refuse"))
+    if rule.action == "Route" and not (rule.tier or rule.floor or rule.risk or rule.inside):
+        found.append(Fault(path, "does nothing; give tier, floor, risk or inside, or action: Refuse"))
     low, high = rule.when.prompt_chars_at_least, rule.when.prompt_chars_at_most
     if low is not None and high is not None and low > high:
         found.append(Fault(f"{path}.when", f"no prompt has at least {low} and at most {high} characters"))

@@ -1,0 +1,169 @@
+"""Vocabulary of a policy's conditions: which there are, in which order, and every reason with its way out.
+
+What a condition says of a policy is decided in `policy_verdict`; the reference page is made from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from modeltiers.domain import conditions
+from modeltiers.domain.conditions import Reason
+
+COMPILED: Final = "Compiled"
+TIERS_READY: Final = "TiersReady"
+LIVE: Final = "Live"
+DOUBTFUL: Final = "Doubtful"
+
+ORDER: Final = (
+    conditions.ACCEPTED,
+    COMPILED,
+    TIERS_READY,
+    LIVE,
+    conditions.READY,
+    conditions.RECONCILING,
+    conditions.STALLED,
+    DOUBTFUL,
+)
+_WAIT: Final = "Nothing to do: it passes."
+_TIER_WAY_OUT: Final = "Look at the ModelTier that is named: `kubectl get mt`."
+REASONS: Final[tuple[Reason, ...]] = (
+    Reason("Valid", conditions.ACCEPTED, "The spec is valid and allowed."),
+    Reason(
+        "InvalidSpec",
+        conditions.ACCEPTED,
+        "The stored object is not one that this version understands.",
+        "Correct the field that is named.",
+    ),
+    Reason(
+        "ModelNameTaken",
+        conditions.ACCEPTED,
+        "An older policy of the namespace has the same model name and keeps it.",
+        "Choose another spec.model, or delete the other policy.",
+    ),
+    Reason(
+        "LadderInCircle",
+        conditions.ACCEPTED,
+        "An external tier of the ladder leads back to this policy.",
+        "Take that tier off one of the ladders.",
+    ),
+    Reason("Compiled", COMPILED, "There is a table; the message has its version."),
+    Reason("NotCompiled", COMPILED, "The spec is not accepted, or was not compiled yet.", _WAIT),
+    Reason(
+        "TierNotFound",
+        COMPILED,
+        "A tier on the ladder does not exist, or not any more (also on TiersReady).",
+        "Create it, or take it off spec.tiers.",
+    ),
+    Reason("TierNotAccepted", COMPILED, "A tier on the ladder has a spec that is not accepted.", _TIER_WAY_OUT),
+    Reason(
+        "DataWouldLeave",
+        COMPILED,
+        "Data that never leaves the cluster could reach a tier outside.",
+        "Take that tier off the ladder, or change dataClass.",
+    ),
+    Reason(
+        "NeedsGateway",
+        COMPILED,
+        "The ladder begins at an external tier, which has no pod that could take requests.",
+        "Set spec.placement to Gateway.",
+    ),
+    Reason(
+        "InvalidPolicy",
+        COMPILED,
+        "The router would refuse the table: a pattern, a schema or a combination.",
+        "Correct the field that is named.",
+    ),
+    Reason(
+        "TableTooLarge",
+        COMPILED,
+        "The table is larger than 200,000 bytes.",
+        "Shorten the field that is named.",
+    ),
+    Reason(
+        "ShelfFull",
+        COMPILED,
+        "The tables of all policies over one tier do not fit into its ConfigMap.",
+        "Shorten spec.classify of these policies, or spread them over other tiers.",
+    ),
+    Reason("AllReady", TIERS_READY, "Every tier on the ladder answers."),
+    Reason("SomeAsleep", TIERS_READY, "A tier is scaled to zero, as its spec asks; the others answer."),
+    Reason("TiersNotKnown", TIERS_READY, "The tiers were not looked at yet.", _WAIT),
+    Reason("TierDeleting", TIERS_READY, "A tier on the ladder is being deleted.", "Take it off spec.tiers."),
+    Reason("TierStalled", TIERS_READY, "Something stands in the way of a tier.", _TIER_WAY_OUT),
+    Reason("TierNotReady", TIERS_READY, "A tier is on the way.", _WAIT),
+    Reason("LiveEverywhere", LIVE, "Every router serves the present table."),
+    Reason("Spreading", LIVE, "Some routers still serve the table before.", _WAIT),
+    Reason("NoTable", LIVE, "The present spec has no table.", "See the condition Compiled."),
+    Reason("NoRouters", LIVE, "No router is there yet.", "Scale a tier of the ladder up if it stays."),
+    Reason(
+        "RoutersUnreachable",
+        LIVE,
+        "Some routers could not be asked, so that nothing is known of them.",
+        "Let the operator reach the admin port of the pods.",
+    ),
+    Reason(
+        "TableRefused",
+        LIVE,
+        "A router does not take the table; the message has its words.",
+        "Restart its tier for a newer router, or remove the field.",
+    ),
+    Reason("Serving", conditions.READY, "The present table is live and the tiers answer."),
+    Reason("NoTierReady", conditions.READY, "No tier on the ladder answers.", _TIER_WAY_OUT),
+    Reason("Terminating", conditions.RECONCILING, "The policy is being deleted.", _WAIT),
+    Reason("Settled", conditions.RECONCILING, "Nothing is being worked on."),
+    Reason("Stalled", conditions.RECONCILING, "Nothing is being worked on: see the condition Stalled."),
+    Reason("ApiUnavailable", conditions.RECONCILING, "The API server did not take a write; it is tried again.", _WAIT),
+    Reason(
+        "NotWritten",
+        conditions.STALLED,
+        "The API server refuses a ConfigMap, Service or Deployment of the policy.",
+        "Do what the message says.",
+    ),
+    Reason("NotStalled", conditions.STALLED, "Nothing stands in the way."),
+    Reason(
+        "DoubtsFound",
+        DOUBTFUL,
+        "Something in the spec does nothing, never happens or contradicts itself; status.doubts has all of it.",
+        "Do what each doubt says, or leave it: it is served as written.",
+    ),
+    Reason("NothingDoubtful", DOUBTFUL, "Nothing of the kind was found."),
+    Reason("NotLinted", DOUBTFUL, "The spec does not compile, so it was not looked at.", "See the condition Compiled."),
+)
+QUESTIONS: Final[Mapping[str, str]] = {
+    conditions.ACCEPTED: "Is the spec valid, and its model name free?",
+    COMPILED: "Is there a table? When it is False, Ready and Stalled carry the same reason.",
+    TIERS_READY: "Does every tier on the ladder answer?",
+    LIVE: "Do all routers serve the present table?",
+    conditions.READY: "Does the present spec serve? The reasons of the conditions above, and these.",
+    conditions.RECONCILING: "Is something being worked on?",
+    conditions.STALLED: "Does something stand in the way?",
+    DOUBTFUL: "Is something in the spec hardly meant? It changes nothing about Ready.",
+}
+_INTRODUCTION: Final = """\
+# Reasons in a policy's conditions
+
+<!-- Generated by `modeltiers generate`. Do not edit. -->
+
+`kubectl get routingpolicy NAME -o yaml` shows `status.conditions`. Read `Ready` first:
+
+- **True**: the present table is live and the tiers answer.
+- **Unknown**: on the way, and `Reconciling` is True; or the routers cannot be asked.
+- **False**: a confirmed failure. `Stalled` is True and says what to do.
+
+While the present spec cannot be compiled, the last good table goes on serving, and the messages name it. A tier that is
+gone is said on `TiersReady` and `Compiled`. Messages name the field, and end with the way out.
+"""
+
+
+def reasons_page() -> str:
+    """The reference page of all reasons, as Markdown."""
+    parts = [_INTRODUCTION]
+    for kind in ORDER:
+        rows = "\n".join(
+            f"| `{one.name}` | {one.meaning} | {one.way_out} |" for one in REASONS if one.condition == kind
+        )
+        table = f"| Reason | Meaning | Way out |\n| --- | --- | --- |\n{rows}\n"
+        parts.append(f"## {kind}\n\n{QUESTIONS[kind]}\n\n{table}")
+    return "\n".join(parts)
