@@ -35,7 +35,8 @@ from modeltiers.domain.record import inputs_of
 from modeltiers.domain.sizing import Plan
 from modeltiers.domain.surge import choose_rollout
 from modeltiers.kube.session import Connection, connect
-from modeltiers.render.modeltier import Owner, render_tier, resolve
+from modeltiers.render.modeltier import render_tier, resolve
+from modeltiers.render.owner import Owner
 
 STATE = ROOT / ".state/bench"
 EXAMPLE = yaml.safe_load((ROOT / "examples/ladder/small.yaml").read_text())

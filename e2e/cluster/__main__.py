@@ -10,9 +10,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from e2e.cluster import binaries
+from e2e.cluster import binaries, distribution
+from e2e.cluster import node as real_node
 from e2e.cluster.cluster import COMPONENTS, Cluster
 from e2e.cluster.kwok import NodePool
+from e2e.cluster.realnode import RealNode
 from e2e.cluster.report import HarnessError, say
 
 ROOT = Path(__file__).parent.parent.parent
@@ -20,6 +22,7 @@ DEMONSTRATION = (
     NodePool("h100", 2),
     NodePool("l40s", 2, product="NVIDIA-L40S", memory_mib=46068, gpus=4, memory="1Ti"),
 )
+GPUS = 8  # that a real node claims to have
 START_DELAY = 1.5  # seconds: long enough for a person to see a pod start
 
 
@@ -40,8 +43,10 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--state", type=Path, help="its state directory (default: .state/NAME)")
         command.add_argument("--bin", type=Path, help="a directory with programs to use before building any")
         command.add_argument("--release", choices=binaries.RELEASES, default=binaries.chosen_release())
+        if name in ("build", "up"):
+            command.add_argument("--node", action="store_true", help="with a real node that runs pods; takes root")
         if name == "logs":
-            command.add_argument("component", nargs="?", choices=COMPONENTS)
+            command.add_argument("component", nargs="?", choices=(*COMPONENTS, *real_node.PROGRAMS))
     return top
 
 
@@ -55,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         bin_dir=arguments.bin,
         release=arguments.release,
         pools=DEMONSTRATION,
+        node=RealNode(gpus=GPUS) if getattr(arguments, "node", False) else None,
         start_delay=START_DELAY,
     )
     try:
@@ -64,9 +70,11 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def build(cluster: Cluster, _: argparse.Namespace) -> None:
+def build(cluster: Cluster, arguments: argparse.Namespace) -> None:
     """Say where every program is, building what is missing; Helm too, which the tests of the charts want."""
-    programs = binaries.resolve(cluster.release, cluster.bin_dir) | {"helm": binaries.helm()}
+    programs = binaries.resolve(cluster.release, cluster.bin_dir, node=arguments.node) | {"helm": binaries.helm()}
+    if arguments.node:
+        programs |= {"packages laid over the node's /usr": overlay} if (overlay := distribution.overlay()) else {}
     for name, path in programs.items():
         print(f"{name}: {path}")
 
@@ -95,7 +103,7 @@ def status(cluster: Cluster, _: argparse.Namespace) -> int:
 
 def logs(cluster: Cluster, arguments: argparse.Namespace) -> None:
     """Show the end of one log, or of all."""
-    for component in [arguments.component] if arguments.component else COMPONENTS:
+    for component in [arguments.component] if arguments.component else cluster.components:
         print(f"==> {cluster.state / 'logs' / component}.log\n{cluster.logs(component)}")
 
 

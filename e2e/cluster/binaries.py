@@ -35,6 +35,7 @@ class Tool:
     module: str
     package: str
     minutes: str
+    pin: str = ""  # the module whose version this is, for a program whose main package is ours
 
 
 def tools(release: str = "pinned") -> tuple[Tool, ...]:
@@ -52,6 +53,12 @@ def tools(release: str = "pinned") -> tuple[Tool, ...]:
     )
 
 
+OURS = "."
+PAUSE = Tool("pause", "pause", OURS, "5 s")
+"""What holds a pod's namespaces while its containers come and go."""
+
+ENFORCER = Tool("network-policies", "network-policies", OURS, "10 s to 2 min", pin="sigs.k8s.io/kube-network-policies")
+
 HELM = Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm", "2 min")
 """Not part of a cluster: the tests of the charts want it."""
 
@@ -61,15 +68,29 @@ def helm() -> Path:
     return find(HELM, user_directories(None, os.environ)) or build(HELM)
 
 
+def node_tools(release: str = "pinned", *, enforcer: bool = False) -> tuple[Tool, ...]:
+    """Return the programs that a real node takes beyond those of the distribution."""
+    kubernetes, commands = RELEASES[release], "k8s.io/kubernetes/cmd"
+    return (
+        Tool("kubelet", kubernetes, f"{commands}/kubelet", "20 s to 1 min"),
+        Tool("kube-proxy", kubernetes, f"{commands}/kube-proxy", "10 s"),
+        Tool("coredns", "coredns", OURS, "40 s to 1 min", pin="github.com/coredns/coredns"),
+        PAUSE,
+    ) + ((ENFORCER,) if enforcer else ())
+
+
 def chosen_release() -> str:
     """Return the release the environment asks for: the pinned one, or the oldest that is supported."""
     return os.environ.get(RELEASE_VARIABLE, "pinned")
 
 
-def resolve(release: str = "pinned", named: Path | None = None) -> dict[str, Path]:
-    """Return the path of every program, building what is found nowhere."""
+def resolve(
+    release: str = "pinned", named: Path | None = None, *, node: bool = False, enforcer: bool = False
+) -> dict[str, Path]:
+    """Return the path of every program, a real node's too if asked, building what is found nowhere."""
     directories = user_directories(named, os.environ)
-    found = {tool.name: find(tool, directories) or build(tool) for tool in tools(release)}
+    wanted = tools(release) + (node_tools(release, enforcer=enforcer) if node else ())
+    found = {tool.name: find(tool, directories) or build(tool) for tool in wanted}
     _warn_of_skew(found, directories)
     return found
 
@@ -99,17 +120,20 @@ def cached(tool: Tool) -> Path:
     """Return where the cache holds this program; another pin or other flags are another place."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256()
-    for file in ("go.mod", "go.sum"):
-        digest.update((TOOLS / tool.module / file).read_bytes())
+    for file in sorted((TOOLS / tool.module).iterdir()):
+        if file.name in ("go.mod", "go.sum") or (tool.package == OURS and file.suffix == ".go"):
+            digest.update(file.read_bytes())
     digest.update("\0".join(flags(tool)).encode())
     return root / "modeltiers" / "tools" / f"{tool.module}-{digest.hexdigest()[:12]}" / tool.name
 
 
 def version(tool: Tool) -> str:
-    """Return the version that the tool's go.mod pins."""
+    """Return the version that the tool's go.mod pins; a program that is all ours has none."""
+    if tool.package == OURS and not tool.pin:
+        return "of this project"
     text = (TOOLS / tool.module / "go.mod").read_text()
     for path, pinned in re.findall(r"^require (\S+) (v\S+)$", text, re.MULTILINE):
-        if f"{tool.package}/".startswith(f"{path}/"):
+        if f"{tool.pin or tool.package}/".startswith(f"{path}/"):
             return str(pinned)
     raise HarnessError(f"{TOOLS / tool.module / 'go.mod'} does not require the module of {tool.package}")
 
@@ -144,7 +168,7 @@ def build(tool: Tool) -> Path:
             f"programs with --bin DIR or MODELTIERS_BIN; or set KUBEBUILDER_ASSETS to what envtest has installed"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(target.parent.with_suffix(".lock"), tool):
+    with exclusively(target.parent, tool.module):
         if not target.exists():
             _build_to(tool, target)
     return target
@@ -178,12 +202,14 @@ def _build_to(tool: Tool, target: Path) -> None:
 
 
 @contextmanager
-def _lock(path: Path, tool: Tool) -> Iterator[None]:
-    with path.open("w") as file:
+def exclusively(place: Path, what: str) -> Iterator[None]:
+    """Let one process at a time make what comes to lie at `place`; whoever has waited shall look again."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.with_suffix(".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"another process builds {tool.module}; waiting for it")
+            say(f"another process builds {what}; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -17,6 +17,7 @@ from e2e.cluster import kubeconfig as kubeconfigs
 from e2e.cluster.api import Api
 from e2e.cluster.layout import Layout
 from e2e.cluster.process import Program
+from e2e.cluster.realnode import ADDRESS
 from e2e.cluster.supervisor import write_private
 
 ETCD, APISERVER = "etcd", "kube-apiserver"
@@ -52,7 +53,8 @@ class ControlPlane:
             "server": layout.server,
             "certificate-authority-data": kubeconfigs.encoded(layout.pki / "ca.crt"),
         }
-        for client in ("admin", CONTROLLER_MANAGER, SCHEDULER, "kwok"):
+        of_node = ("kubelet", "kube-proxy", "coredns", "network-policies") if layout.node else ()
+        for client in ("admin", CONTROLLER_MANAGER, SCHEDULER, "kwok", *of_node):
             user = kubeconfigs.by_certificate(layout.pki, client)
             kubeconfigs.write(layout.kubeconfig(client), layout.context, cluster, user)
         write_private(layout.config / "audit-policy.yaml", yaml.safe_dump(dict(AUDIT_POLICY)))
@@ -84,10 +86,8 @@ class ControlPlane:
         """Describe the API server: authorization by Node and RBAC, default admission, an audit log as JSON lines."""
         ports = self.layout.ports
         flags = {
-            "bind-address": "127.0.0.1",
             "secure-port": ports.apiserver,
-            "advertise-address": ADVERTISED,
-            "endpoint-reconciler-type": "none",
+            **self._reachable(),
             "service-cluster-ip-range": SERVICES,
             "authorization-mode": "Node,RBAC",
             "enable-admission-plugins": "NodeRestriction",
@@ -167,6 +167,24 @@ class ControlPlane:
             "requestheader-extra-headers-prefix": "X-Remote-Extra-",
             "proxy-client-cert-file": pki / "front-proxy-client.crt",
             "proxy-client-key-file": pki / "front-proxy-client.key",
+        }
+
+    def _reachable(self) -> dict[str, Any]:
+        """Say where the API server is reached, and how it reaches kubelets: in a sandbox, pods and kubelet call it."""
+        if not self.layout.node:
+            return {
+                "bind-address": "127.0.0.1",
+                "advertise-address": ADVERTISED,
+                "endpoint-reconciler-type": "none",
+            }
+        pki = self.layout.pki
+        return {
+            "bind-address": "0.0.0.0",  # noqa: S104 - of the sandbox, which has no way out
+            "advertise-address": ADDRESS,
+            "kubelet-client-certificate": pki / "kubelet-client.crt",
+            "kubelet-client-key": pki / "kubelet-client.key",
+            "kubelet-certificate-authority": pki / "ca.crt",
+            "kubelet-preferred-address-types": "InternalIP",
         }
 
     def _audit(self) -> dict[str, Any]:

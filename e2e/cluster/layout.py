@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from e2e.cluster import sandbox
 from e2e.cluster.ports import Ports
+from e2e.cluster.realnode import RealNode
 from e2e.cluster.report import HarnessError
 from e2e.cluster.supervisor import RECORDS, SOCKET, write_private
 
 CHOICES = "cluster.json"
-MADE_HERE = (RECORDS, SOCKET, "etcd", "pki", "config", "kubectl-cache", CHOICES)
+NODE = "node"
+MADE_HERE = (RECORDS, SOCKET, "etcd", "pki", "config", "kubectl-cache", NODE, sandbox.PLAN, sandbox.RECORD, CHOICES)
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Layout:
     name: str
     ports: Ports
     binaries: dict[str, Path]
+    node: RealNode | None = None
 
     @property
     def pki(self) -> Path:
@@ -32,6 +37,11 @@ class Layout:
     def config(self) -> Path:
         """Files that are rewritten at every `up`."""
         return self.state / "config"
+
+    @property
+    def storage(self) -> Path:
+        """What a real node writes: containers, volumes, pods' logs."""
+        return self.state / NODE
 
     @property
     def context(self) -> str:
@@ -50,7 +60,8 @@ class Layout:
     def save(self) -> None:
         """Remember the choices for other processes and for a later `up`."""
         binaries = {name: str(path) for name, path in self.binaries.items()}
-        choices = {"name": self.name, "ports": self.ports.base, "binaries": binaries}
+        choices: dict[str, Any] = {"name": self.name, "ports": self.ports.base, "binaries": binaries}
+        choices["node"] = asdict(self.node) if self.node else None
         write_private(self.state / CHOICES, json.dumps(choices, indent=1))
 
 
@@ -61,7 +72,8 @@ def load(state: Path) -> Layout | None:
     except FileNotFoundError:
         return None
     binaries = {name: Path(path) for name, path in choices["binaries"].items()}
-    return Layout(state, choices["name"], Ports(choices["ports"]), binaries)
+    node = RealNode(**choices["node"]) if choices.get("node") else None
+    return Layout(state, choices["name"], Ports(choices["ports"]), binaries, node)
 
 
 def prepare(state: Path) -> None:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from e2e.cluster.realnode import ADDRESS
 from e2e.cluster.supervisor import write_private
 
 SERVER_NAMES = (
@@ -28,6 +29,7 @@ SERVER_NAMES = (
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
     "10.96.0.1",
+    ADDRESS,
 )
 CLIENTS = {
     "admin": ("kubernetes-admin", "system:masters"),
@@ -36,6 +38,12 @@ CLIENTS = {
     "kwok": ("kwok", "system:masters"),  # plays every kubelet, so it may do what nodes may; its name marks its writes
     "etcd-client": ("kube-apiserver", None),
     "front-proxy-client": ("front-proxy-client", None),
+}
+NODE_CLIENTS = {
+    "kubelet-client": ("kube-apiserver-kubelet-client", "system:masters"),  # the API server asks kubelets as this
+    "kube-proxy": ("system:kube-proxy", None),
+    "coredns": ("system:coredns", None),
+    "network-policies": ("system:network-policies", None),
 }
 LIFETIME = datetime.timedelta(days=3650)
 
@@ -56,6 +64,15 @@ class Authority:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         builder = builder.add_extension(_usage(signs=True), critical=True)
         return cls(builder.sign(key, hashes.SHA256()), key)
+
+    @classmethod
+    def read(cls, directory: Path, name: str) -> Authority:
+        """Read an authority that `make` wrote."""
+        certificate = x509.load_pem_x509_certificate((directory / f"{name}.crt").read_bytes())
+        key = serialization.load_pem_private_key((directory / f"{name}.key").read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise TypeError(f"{directory / name}.key is no elliptic-curve key, so it is not ours")
+        return cls(certificate, key)
 
     def issue(
         self, name: str, group: str | None = None, names: Iterable[str] = ()
@@ -98,6 +115,17 @@ def make(directory: Path) -> None:
     )
     write_private(directory / "service-accounts.pub", public.decode())
     write_private(directory / "complete", "")  # last, so that an interrupted run starts over
+
+
+def make_node(directory: Path, node: str) -> None:
+    """Write the certificates that a real node of this name takes, unless they are there."""
+    if (directory / f"complete-{node}").exists():
+        return
+    authority = Authority.read(directory, "ca")
+    _write(directory, "kubelet", *authority.issue(f"system:node:{node}", "system:nodes", (node, ADDRESS)))
+    for file, (user, group) in NODE_CLIENTS.items():
+        _write(directory, file, *authority.issue(user, group))
+    write_private(directory / f"complete-{node}", "")
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from e2e.cluster.report import HarnessError
 
-BLOCK = 8
+BLOCK = 16
 BLOCKS = range(20000, 30000, BLOCK)
 
 
@@ -52,6 +52,21 @@ class Ports:
     def kwok(self) -> int:
         """Health of kwok."""
         return self.base + 5
+
+    @property
+    def kubelet(self) -> int:
+        """Health of a real node's kubelet."""
+        return self.base + 6
+
+    @property
+    def kube_proxy(self) -> int:
+        """Health of a real node's Service rules."""
+        return self.base + 7
+
+    @property
+    def dns(self) -> int:
+        """Readiness of the cluster's DNS."""
+        return self.base + 8
 
 
 def claim(preferred: int | None = None) -> tuple[Ports, socket.socket]:

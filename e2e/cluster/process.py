@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from e2e.cluster import sandbox
 from e2e.cluster import supervisor as supervising
 from e2e.cluster.report import HarnessError
 
@@ -34,7 +35,7 @@ class Program:
     argv: tuple[str, ...]
     ready: Callable[[], bool]
     env: Mapping[str, str] = field(default_factory=dict)
-    launcher: tuple[str, ...] = ()  # what comes before argv, for a process that enters namespaces first
+    fds: tuple[int, ...] = ()  # files of the supervisor that the process inherits
 
 
 def wait_until(holds: Callable[[], bool], what: str, timeout: float = 30, poll: float = POLL) -> None:
@@ -81,9 +82,13 @@ class Processes:
             if record["started"] and supervising.identity(record["pid"]) == record["started"]
         }
 
-    def supervise(self, hold: socket.socket, tied: bool) -> None:
-        """Start the supervisor, tied to this process or detached from it; it keeps `hold` open as long as it lives."""
-        argv = [sys.executable, "-I", "-S", str(supervising.__file__), str(self.state)]
+    def supervise(self, hold: socket.socket, tied: bool, *, sandboxed: bool = False) -> None:
+        """Start the supervisor, tied to this process or detached from it; it keeps `hold` open as long as it lives.
+
+        Sandboxed, it lives in namespaces of its own, and a keeper outside cleans up after it.
+        """
+        program = sandbox.__file__ if sandboxed else supervising.__file__
+        argv = [sys.executable, "-I", "-S", str(program), str(self.state)]
         (self.state / supervising.RECORDS).unlink(missing_ok=True)
         log_path = self.logs / "supervisor.log"
         with open(log_path, "wb", opener=supervising.private) as log:
@@ -97,7 +102,13 @@ class Processes:
             else:
                 argv.append(supervising.UNTIED)
                 subprocess.run(argv, pass_fds=(hold.fileno(),), start_new_session=True, check=False, **options)
-        wait_until(self.supervised, f"the supervisor; its log is {log_path}", timeout=10, poll=0.005)
+        wait_until(lambda: self._came_up(log_path), f"the supervisor; its log is {log_path}", timeout=10, poll=0.005)
+
+    def _came_up(self, log: Path) -> bool:
+        said = tail(log)
+        if sandbox.FAILED in said:
+            raise HarnessError(f"{said}\nThe real node needs what is said there; without it, use fake nodes alone")
+        return self.supervised()
 
     def supervised(self) -> bool:
         """Tell whether a supervisor runs and has recorded itself."""
@@ -105,9 +116,17 @@ class Processes:
 
     def start(self, program: Program) -> None:
         """Start a program unless it runs; see `wait_ready` for what comes next."""
-        argv = [*program.launcher, *program.argv]
         log = str(self.logs / f"{program.name}.log")
-        self._ask(op="start", name=program.name, argv=argv, log=log, env=dict(program.env))
+        fds = {"fds": program.fds} if program.fds else {}
+        self._ask(op="start", name=program.name, argv=program.argv, log=log, env=dict(program.env), **fds)
+
+    def run(self, program: Program, timeout: float = 60) -> None:
+        """Run a program to its end; fail with its log's tail when that is not a success."""
+        self.start(program)
+        wait_until(lambda: not self.running(program.name), f"{program.name} to end", timeout, poll=0.01)
+        code = self.exits()[program.name]
+        if code:
+            raise HarnessError(self._explain(program.name, f"ended with exit code {code}"))
 
     def send(self, name: str, number: int) -> None:
         """Send a signal to one process."""

@@ -1,6 +1,6 @@
 """Own the processes of one cluster, so that none outlives it: the kernel kills every child when this process ends.
 
-Runs as a program of its own (`python supervisor.py STATE TIE`), imports the standard library only, and stays
+Runs as a program of its own (`python supervisor.py STATE TIE [PROC]`), imports the standard library only, and stays
 single-threaded, because PR_SET_PDEATHSIG watches the thread that forked. It starts, signals and lists processes for
 whoever reaches the socket in the private state directory; it does not know what they are or when they are ready.
 """
@@ -16,7 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,16 @@ SOCKET = "supervisor.sock"
 ITSELF = "supervisor"
 UNTIED = "-"
 
+PROC = Path("/proc")
+
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def identity(pid: int) -> str | None:
+def identity(pid: int, proc: Path = PROC) -> str | None:
     """Return what tells this process from a later one with the same pid; None when it is gone or a zombie."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = (proc / str(pid) / "stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = stat.rpartition(")")[2].split()  # the command's name may hold spaces and brackets
@@ -66,20 +68,41 @@ def write_private(path: Path, text: str) -> None:
 
 
 class Supervisor:
-    """The children of one cluster and their records."""
+    """The children of one cluster and their records.
 
-    def __init__(self, state: Path) -> None:
+    `proc` is the /proc of whoever reads the records: in a sandbox of its own, this process has other pids than outside.
+    """
+
+    def __init__(self, state: Path, proc: Path = PROC) -> None:
         self.state = state
+        self.proc = proc
+        self.itself = int((proc / "self").readlink().name)
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.records: dict[str, dict[str, Any]] = {}
 
     def record(self, name: str, pid: int) -> None:
         """Write down who runs, for a `down` that has nothing but these files."""
-        self.records[name] = {"pid": pid, "started": identity(pid)}
+        outside = self.outside(pid)
+        self.records[name] = {"pid": outside, "started": identity(outside, self.proc)}
         write_private(self.state / RECORDS, json.dumps(self.records, indent=1))
 
-    def start(self, name: str, argv: list[str], log: str, env: dict[str, str]) -> None:
-        """Start a process unless it runs already."""
+    def outside(self, pid: int) -> int:
+        """Return the pid by which the reader of the records knows this process or a child of it."""
+        if pid == os.getpid():
+            return self.itself
+        if self.itself == os.getpid():
+            return pid
+        children = (self.proc / f"{self.itself}/task/{self.itself}/children").read_text().split()
+        for child in map(int, children):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                status = (self.proc / f"{child}/status").read_text()
+                inside = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1]
+                if int(inside) == pid:
+                    return child
+        return 0  # ended already; nothing has this pid
+
+    def start(self, name: str, argv: list[str], log: str, env: dict[str, str], fds: Sequence[int] = ()) -> None:
+        """Start a process unless it runs already; it inherits those of our files that `fds` names."""
         if name in self.children and self.children[name].poll() is None:
             return
         with Path(log).open("ab") as output:
@@ -89,6 +112,7 @@ class Supervisor:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=os.environ | env,
+                pass_fds=fds,
                 preexec_fn=end_with(os.getpid()),  # noqa: PLW1509 - safe here: this process has one thread
             )
         self.children[name] = child
@@ -100,7 +124,17 @@ class Supervisor:
             self.children[name].send_signal(number)
 
     def listing(self) -> dict[str, int | None]:
-        """Return the exit code of every child, None while it runs; reaps the ended ones on the way."""
+        """Return the exit code of every child, None while it runs; reaps the ended ones on the way.
+
+        As PID 1 of a sandbox it has children that it did not start: what lost its parent, such as containers' shims.
+        """
+        own = {child.pid for child in self.children.values()}
+        with contextlib.suppress(ChildProcessError):
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if ended.si_pid in own:
+                    next(child for child in self.children.values() if child.pid == ended.si_pid).poll()
+                else:
+                    os.waitpid(ended.si_pid, 0)
         return {name: child.poll() for name, child in self.children.items()}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -157,17 +191,18 @@ def watch(listener: socket.socket, tie: int | None, supervisor: Supervisor) -> N
 
 
 def main() -> None:
-    """Listen, detach unless tied, then watch."""
-    state, tie = Path(sys.argv[1]), sys.argv[2]
-    os.umask(0o077)
+    """Listen, detach unless tied, then watch. The third argument is the outer /proc, open, for PID 1 of a sandbox."""
+    state, tie, *outside = Path(sys.argv[1]), *sys.argv[2:]
+    if not outside:  # PID 1 of a sandbox makes what other users' containers read; its state directory is private
+        os.umask(0o077)
     listener = socket.socket(socket.AF_UNIX)
     (state / SOCKET).unlink(missing_ok=True)
     with short_path(state, SOCKET) as path:
         listener.bind(path)
     listener.listen(16)
-    if tie == UNTIED and os.fork():
+    if tie == UNTIED and not outside and os.fork():
         os._exit(0)  # whoever started us has waited for this: from now on the socket answers
-    supervisor = Supervisor(state)
+    supervisor = Supervisor(state, Path(f"/proc/self/fd/{outside[0]}") if outside else PROC)
     supervisor.record(ITSELF, os.getpid())
     watch(listener, None if tie == UNTIED else int(tie), supervisor)
 

@@ -23,6 +23,7 @@ LABEL_NAME: Final = "app.kubernetes.io/name"
 LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 LABEL_TIER: Final = f"{GROUP}/tier"
 LABEL_REVISION: Final = f"{GROUP}/revision"
+LABEL_POLICY: Final = f"{GROUP}/policy"
 
 # Annotations on children.
 ANNOTATION_RECORD: Final = f"{GROUP}/record"  # the resolved plan and pod template, with the hash of their inputs
@@ -75,6 +76,11 @@ def table_key(policy: str) -> str:
 def policy_service(policy: str) -> str:
     """Name of the Service that clients of a policy call."""
     return f"{policy}-policy"
+
+
+def policy_url(policy: str, namespace: str) -> str:
+    """Base URL that clients of a policy use inside the cluster."""
+    return f"http://{policy_service(policy)}.{namespace}.svc/v1"
 
 
 def service_account(tier: str) -> str:

@@ -17,6 +17,7 @@ SETTINGS: dict[str, Any] = {
     "limits": {"unschedulableDeadlineSeconds": 10, "maxReplicas": 100},
     "engineProfiles": {"plain": {"env": [{"name": "VLLM_LOGGING_LEVEL", "value": "INFO"}]}},
     "allowedImages": ["example.com/"],
+    "router": {"image": "example.com/router:1"},
     "externalHosts": [{"host": "localhost", "private": True}, {"host": "nowhere.invalid"}],
 }
 

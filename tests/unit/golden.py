@@ -14,7 +14,8 @@ from modeltiers.domain import asks, catalogue
 from modeltiers.domain.record import Record, inputs_of
 from modeltiers.domain.sizing import Plan
 from modeltiers.domain.surge import choose_rollout
-from modeltiers.render.modeltier import Owner, render_tier, resolve
+from modeltiers.render.modeltier import render_tier, resolve
+from modeltiers.render.owner import Owner
 
 ROOT = Path(__file__).parents[2]
 CATALOGUE = catalogue.load()

@@ -9,7 +9,8 @@ import pytest
 from modeltiers import names
 from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.settings import Settings
-from modeltiers.render.modeltier import Owner, render_tier
+from modeltiers.render.modeltier import render_tier
+from modeltiers.render.owner import Owner
 from modeltiers.router.__main__ import arguments
 from tests.unit.golden import record_of
 from tests.unit.test_render import base, restricted

@@ -18,15 +18,17 @@ import kopf
 from yarl import URL
 
 from modeltiers import names
-from modeltiers.controllers.store import Key, Store
+from modeltiers.controllers.store import Key, Store, key_of
 
 Ring = Callable[..., None]
+RingPolicy = Callable[[Key], None]
 Session = Callable[[aiohttp.TraceConfig], Awaitable[tuple[str, aiohttp.ClientSession]]]
 """Opens an authenticated session with this tracing; returns the server's URL and the session."""
 
 CHILDREN: Final[Mapping[str, tuple[str, str, str]]] = {
     "Deployment": ("apps", "v1", "deployments"),
     "Service": ("", "v1", "services"),
+    "ConfigMap": ("", "v1", "configmaps"),
     "ServiceAccount": ("", "v1", "serviceaccounts"),
     "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
 }
@@ -81,11 +83,22 @@ def _watched(url: URL) -> str:
     return "/".join(parts[-2:]) if "namespaces" in parts[:-2] else url.name
 
 
-def registry(store: Store, ring: Ring, login: Session, watches: Watches, *, see_nodes: bool) -> kopf.OperatorRegistry:
-    """The handlers of the operator."""
+def registry(
+    store: Store,
+    ring: Ring,
+    ring_policy: RingPolicy,
+    login: Session,
+    watches: Watches,
+    *,
+    see_nodes: bool,
+    see_policies: bool,
+) -> kopf.OperatorRegistry:
+    """The handlers of the operator; nodes and policies are watched where that is possible."""
     handlers = kopf.OperatorRegistry()
     _register_login(handlers, login, watches)
-    _register_tiers(handlers, store, ring)
+    _register_tiers(handlers, store, ring, ring_policy)
+    if see_policies:
+        _register_policies(handlers, store, ring, ring_policy)
     for kind, resource in CHILDREN.items():
         _register_children(handlers, store, ring, kind, resource)
     _register_pods(handlers, store, ring)
@@ -147,16 +160,33 @@ def _register_login(handlers: kopf.OperatorRegistry, login: Session, watches: Wa
         return kopf.AiohttpSession(server=server, aiohttp_session=session)
 
 
-def _register_tiers(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -> None:
+def _register_tiers(handlers: kopf.OperatorRegistry, store: Store, ring: Ring, ring_policy: RingPolicy) -> None:
     @kopf.on.event(names.GROUP, names.VERSION, "modeltiers", id="tier", registry=handlers)
     async def answer(event: Mapping[str, Any], **_: Any) -> None:
         body = event["object"]
         if event["type"] == "DELETED":
-            ring(store.drop_tier(body), urgent=True)
+            key: Key | None = store.drop_tier(body)
+            ring(key, urgent=True)
         elif key := store.put_tier(body):
             # What changes the odds of a tier that fails is a new spec, not the echo of somebody's status.
             observed = (body.get("status") or {}).get("observedGeneration")
             ring(key, urgent=observed != body["metadata"].get("generation"))
+        for policy in store.policies_of(key) if key else ():
+            ring_policy(policy)
+
+
+def _register_policies(handlers: kopf.OperatorRegistry, store: Store, ring: Ring, ring_policy: RingPolicy) -> None:
+    @kopf.on.event(names.GROUP, names.VERSION, "routingpolicies", id="policy", registry=handlers)
+    async def answer(event: Mapping[str, Any], **_: Any) -> None:
+        body, gone = event["object"], event["type"] == "DELETED"
+        crossed = store.drop_policy(body) if gone else store.put_policy(body)
+        if crossed is None:
+            return
+        ring_policy(key_of(body))
+        observed = (body.get("status") or {}).get("observedGeneration")
+        if gone or observed != body["metadata"].get("generation"):  # not the echo of our own status
+            for tier in crossed:
+                ring((body["metadata"]["namespace"], tier))
 
 
 def _register_children(

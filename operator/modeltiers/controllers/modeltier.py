@@ -16,8 +16,9 @@ from modeltiers import names
 from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.parse import Fault, parse
 from modeltiers.api.settings import Settings
-from modeltiers.controllers import metrics
+from modeltiers.controllers.children import Children, owned
 from modeltiers.controllers.external import ExternalProbe, good_for
+from modeltiers.controllers.shelf import tables_of
 from modeltiers.controllers.store import Body, Key, Store
 from modeltiers.controllers.workqueue import RetryAfter
 from modeltiers.domain import conditions
@@ -27,7 +28,6 @@ from modeltiers.domain.asks import size, sizing_status
 from modeltiers.domain.capacity import FreeGpus
 from modeltiers.domain.catalogue import Catalogue
 from modeltiers.domain.claims import ClaimView
-from modeltiers.domain.diff import difference
 from modeltiers.domain.engine_args import Refusal
 from modeltiers.domain.record import Record
 from modeltiers.domain.sizing import NoFit, Plan
@@ -38,14 +38,13 @@ from modeltiers.kube import errors
 from modeltiers.kube.capacity import FRESH, NOW, Capacity
 from modeltiers.kube.client import Api
 from modeltiers.kube.events import EventRecorder
-from modeltiers.kube.refs import KINDS, Ref, ref_of
-from modeltiers.render.modeltier import Owner, render_tier, resolve
+from modeltiers.kube.refs import KINDS, Ref
+from modeltiers.render.modeltier import render_tier, resolve
+from modeltiers.render.owner import Owner
 
 log = logging.getLogger(__name__)
 
 KIND: Final = "ModelTier"
-# An apply with this resourceVersion creates or fails: no object that exists has it any more (docs/adr/0003).
-CREATE_ONLY: Final = "1"
 CLAIM_RECHECK: Final = 60.0
 # Reasons that only say how far a tier is.
 _STEPS: Final = frozenset(item.name for item in conditions.REASONS if item.condition == conditions.RECONCILING)
@@ -67,11 +66,13 @@ class TierReconciler:
 
     api: Api
     store: Store
+    children: Children
     settings: Settings
     catalogue: Catalogue
     capacity: Capacity
     events: EventRecorder
     external: ExternalProbe
+    ring_policy: Callable[[Key], None]
     now: Callable[[], datetime]
     see_nodes: bool
 
@@ -104,10 +105,10 @@ class TierReconciler:
         fault: errors.ApiFault | None = None
         if resolved.record:
             fault = await self._apply(key, body, spec, resolved.record)
-        facts = await self._facts(key, body, spec, resolved, _apply_error(fault))
+        facts = await self._facts(key, body, spec, resolved, apply_error(fault))
         wait = await self._report(key, body, spec, facts, resolved.record)
         if fault:
-            _raise_for_retry(fault)
+            raise_for_retry(fault)
         return CLAIM_RECHECK if wait is None and None in claims.values() else wait
 
     # --- gather -------------------------------------------------------------------------------------------------------
@@ -122,7 +123,7 @@ class TierReconciler:
 
     def _existing(self, key: Key, body: Body) -> Record | None:
         child = self.store.child(key, "Deployment", names.workload(key[1]))
-        if child is None or not _owned(child, body["metadata"]["uid"]):
+        if child is None or not owned(child, body["metadata"]["uid"]):
             return None
         return records.load((child["metadata"].get("annotations") or {}).get(names.ANNOTATION_RECORD))
 
@@ -191,46 +192,13 @@ class TierReconciler:
         """Write every child that differs; returns the first fault, after trying the others."""
         owner = Owner(key[0], key[1], body["metadata"]["uid"])
         first: errors.ApiFault | None = None
-        for desired in render_tier(owner, spec.replicas, record):
+        for desired in render_tier(owner, spec.replicas, record, tables_of(self.store, self.settings, key)):
             try:
-                await self._apply_child(key, owner, desired)
+                if await self.children.apply(key, owner, desired) and desired["kind"] == "ConfigMap":
+                    self._ring_policies(key)
             except errors.ApiFault as fault:
                 first = first or fault
         return first
-
-    async def _apply_child(self, key: Key, owner: Owner, desired: Mapping[str, Any]) -> None:
-        kind, name = desired["kind"], desired["metadata"]["name"]
-        live = self.store.child(key, kind, name)
-        if live is not None and not _owned(live, owner.uid):
-            live = await self._whose(owner, desired)
-        cause = difference(desired, live)
-        if cause is None:
-            return
-        try:
-            applied = await self._write(desired, live)
-        except errors.Conflict:
-            # Created, deleted or changed hands between the watch and now: look once, then say or try once more.
-            live = await self._whose(owner, desired)
-            applied = await self._write(desired, live)
-        self.store.put_child(kind, applied)
-        metrics.WRITES.labels(kind, "missing" if live is None else "differs").inc()
-        log.info("applied %s %s/%s: %s", kind, owner.namespace, name, cause)
-
-    async def _write(self, desired: Mapping[str, Any], live: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        guard = {"resourceVersion": CREATE_ONLY} if live is None else {"uid": live["metadata"]["uid"]}
-        return await self.api.apply({**desired, "metadata": {**desired["metadata"], **guard}})
-
-    async def _whose(self, owner: Owner, desired: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """The live object if it is ours or absent; a fault when it is somebody else's."""
-        ref = ref_of(desired)
-        live = await self.api.get(ref)
-        if live is None or _owned(live, owner.uid):
-            return live
-        if _owned_by_namesake(live, owner.name):
-            raise errors.Transient.local(
-                ref, "waits for the garbage collector: it belongs to a deleted tier of this name"
-            )
-        raise errors.NameTaken(ref, live)
 
     # --- report -------------------------------------------------------------------------------------------------------
 
@@ -238,7 +206,7 @@ class TierReconciler:
         self, key: Key, body: Body, spec: ModelTierSpec, resolved: Resolved, error: ApplyError | None
     ) -> TierFacts:
         child = self.store.child(key, "Deployment", names.workload(key[1]))
-        owned = child is not None and _owned(child, body["metadata"]["uid"])
+        ours = child is not None and owned(child, body["metadata"]["uid"])
         pods = self.store.pods_of(key)
         record = resolved.record
         free = None
@@ -251,7 +219,7 @@ class TierReconciler:
             no_fit=(resolved.no_fit.reason, resolved.no_fit.message) if resolved.no_fit else None,
             sized=_sized_words(record) if record and not resolved.no_fit else None,
             apply_error=error,
-            deployment=DeploymentView.of(child) if owned and child else None,
+            deployment=DeploymentView.of(child) if ours and child else None,
             pods=pods,
             wanted_replicas=spec.replicas,
             gpus_per_replica=record.sizing["gpusPerReplica"] if record else 0,
@@ -282,11 +250,17 @@ class TierReconciler:
         desired = {"apiVersion": names.API_VERSION, "kind": KIND, "metadata": metadata, "status": status}
         try:
             self.store.put_tier(await self.api.apply(desired, status=True))
+            self._ring_policies(key)
         except errors.NotFound:
             return  # deleted meanwhile
         except errors.ApiFault as fault:
-            _raise_for_retry(fault)
+            raise_for_retry(fault)
             raise RetryAfter(f"status: {fault}") from fault
+
+    def _ring_policies(self, key: Key) -> None:
+        """Tell the policies that cross this tier what we wrote ourselves: the watch's echo is no news."""
+        for policy in self.store.policies_of(key):
+            self.ring_policy(policy)
 
     def _tell(self, body: Body, previous: Sequence[Mapping[str, Any]], verdict: Verdict) -> None:
         """An event for what a person would want to hear of: ready, or a cause; not every step on the way."""
@@ -297,15 +271,6 @@ class TierReconciler:
             return
         level = "Warning" if ready["status"] == "False" else "Normal"
         self.events.record(body, level, ready["reason"], ready["message"])
-
-
-def _owned(body: Mapping[str, Any], uid: str) -> bool:
-    return any(owner.get("uid") == uid for owner in body["metadata"].get("ownerReferences") or ())
-
-
-def _owned_by_namesake(body: Mapping[str, Any], name: str) -> bool:
-    owners = body["metadata"].get("ownerReferences") or ()
-    return any(owner.get("kind") == KIND and owner.get("name") == name for owner in owners)
 
 
 def _resource_of(record: Record) -> str:
@@ -328,7 +293,8 @@ def _sized_words(record: Record) -> str:
     )
 
 
-def _apply_error(fault: errors.ApiFault | None) -> ApplyError | None:
+def apply_error(fault: errors.ApiFault | None) -> ApplyError | None:
+    """What a failed write says, for conditions."""
     if fault is None:
         return None
     return ApplyError(
@@ -340,7 +306,7 @@ def _apply_error(fault: errors.ApiFault | None) -> ApplyError | None:
     )
 
 
-def _raise_for_retry(fault: errors.ApiFault) -> None:
+def raise_for_retry(fault: errors.ApiFault) -> None:
     """A rejected object stays rejected until the spec changes; all else is worth another try, later and later."""
     if not isinstance(fault, errors.Rejected):
         raise RetryAfter(str(fault), getattr(fault, "retry_after", None)) from fault

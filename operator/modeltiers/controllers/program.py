@@ -22,9 +22,13 @@ from prometheus_client.core import GaugeMetricFamily
 from modeltiers import names
 from modeltiers.api.settings import Settings
 from modeltiers.controllers import doorbell, health, metrics
+from modeltiers.controllers.children import Children
 from modeltiers.controllers.config import Process
 from modeltiers.controllers.external import ExternalProbe
 from modeltiers.controllers.modeltier import KIND, TierReconciler
+from modeltiers.controllers.routers import RouterProbe
+from modeltiers.controllers.routingpolicy import KIND as POLICY
+from modeltiers.controllers.routingpolicy import PolicyReconciler
 from modeltiers.controllers.store import Key, Store
 from modeltiers.controllers.workqueue import RetryAfter, WorkQueue
 from modeltiers.domain import catalogue
@@ -38,6 +42,8 @@ from modeltiers.kube.session import Connection
 
 log = logging.getLogger(__name__)
 
+PolicyKey = tuple[str, str, str]
+"""Namespace and name of a policy, and its kind: in the queue beside the keys of tiers."""
 LAG_LIMIT: Final = 10.0
 STUCK_LIMIT: Final = 600.0
 STALE_WATCH: Final = 180.0
@@ -53,7 +59,7 @@ class Operator:
     connection: Connection
 
     def __post_init__(self) -> None:
-        self.queue: WorkQueue[Key] = WorkQueue(clock=time.monotonic)
+        self.queue: WorkQueue[Key | PolicyKey] = WorkQueue(clock=time.monotonic)
         self.store = Store()
         self.watches = doorbell.Watches(on_relist=self._relisted)
         self.lag = health.Lag()
@@ -66,14 +72,28 @@ class Operator:
         self.api = Api(self.connection, fence=self.leading)
         self.events = EventRecorder(self.api, self.process.identity)
         self.see_nodes = not self.settings.watch_namespaces
+        self.see_policies = False
+        children = Children(self.api, self.store)
+        self.policies = PolicyReconciler(
+            api=self.api,
+            store=self.store,
+            children=children,
+            settings=self.settings,
+            events=self.events,
+            routers=RouterProbe(),
+            ring_tier=self.queue.ring,
+            now=lambda: datetime.now(UTC),
+        )
         self.tiers = TierReconciler(
             api=self.api,
             store=self.store,
+            children=children,
             settings=self.settings,
             catalogue=catalogue.load(),
             capacity=Capacity(self.api),
             events=self.events,
             external=ExternalProbe(self.api),
+            ring_policy=self._ring_policy,
             now=lambda: datetime.now(UTC),
             see_nodes=self.see_nodes,
         )
@@ -135,7 +155,13 @@ class Operator:
         watching = asyncio.Event()
         again = asyncio.create_task(self._own_signals(watching))
         handlers = doorbell.registry(
-            self.store, self.queue.ring, self.connection.traced, self.watches, see_nodes=self.see_nodes
+            self.store,
+            self.queue.ring,
+            self._ring_policy,
+            self.connection.traced,
+            self.watches,
+            see_nodes=self.see_nodes,
+            see_policies=self.see_policies,
         )
         await doorbell.watch(handlers, self.settings.watch_namespaces, watching, self.stopping)
         again.cancel()
@@ -149,6 +175,7 @@ class Operator:
     async def _first_picture(self) -> None:
         """List everything once before the first key is served: a restart finds the whole picture and writes nothing."""
         kinds = [*doorbell.CHILDREN, "Pod", *(["Node"] if self.see_nodes else []), KIND]
+        kinds += [POLICY] if self.see_policies else []
         while not self.stopping.is_set():
             try:
                 for kind in kinds:
@@ -161,7 +188,12 @@ class Operator:
                 break
         for key in self.store.tiers:
             self.queue.ring(key)
+        for key in self.store.policies:
+            self._ring_policy(key)
         self.synced.set()
+
+    def _ring_policy(self, key: Key) -> None:
+        self.queue.ring((*key, POLICY))
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -171,6 +203,9 @@ class Operator:
         while not self.stopping.is_set():
             with contextlib.suppress(errors.ApiFault):
                 if await self.api.served(KINDS[KIND]):
+                    self.see_policies = await self.api.served(KINDS[POLICY])
+                    if not self.see_policies:
+                        log.warning("the RoutingPolicy resource is not served: apply the files in crds/ and restart")
                     self.served_crd = True
                     return
             if self.served_crd is False and not self.stopping.is_set():
@@ -179,7 +214,7 @@ class Operator:
 
     def _relisted(self, resource: str) -> None:
         kind = next(
-            (kind for kind in (KIND, "Pod", "Node", *doorbell.CHILDREN) if KINDS[kind].plural == resource), None
+            (kind for kind in (KIND, POLICY, "Pod", "Node", *doorbell.CHILDREN) if KINDS[kind].plural == resource), None
         )
         if kind:
             task = asyncio.get_running_loop().create_task(self._sweep(kind), name=f"sweep {kind}")
@@ -197,11 +232,13 @@ class Operator:
             return
         living = {(metadata.get("namespace", ""), metadata["name"]) for metadata in found}
         for namespace, name in before - living:
+            for policy in self.store.policies_of((namespace, name)) if kind == KIND else ():
+                self._ring_policy(policy)
             for key in self.store.drop_ghost(kind, namespace, name):
                 self.queue.ring(key)
 
     async def _list(self, kind: str, *, metadata_only: bool = False) -> AsyncIterator[dict[str, Any]]:
-        labels = doorbell.OURS if kind not in (KIND, "Node") else None
+        labels = doorbell.OURS if kind not in (KIND, POLICY, "Node") else None
         everywhere: list[str | None] = [None]
         for namespace in list(self.settings.watch_namespaces) or everywhere:
             async for body in self.api.list(
@@ -216,32 +253,33 @@ class Operator:
             for _ in range(self.settings.workers):
                 group.create_task(self.queue.work(self._serve))
 
-    async def _serve(self, key: Key) -> float | None:
+    async def _serve(self, key: Key | PolicyKey) -> float | None:
         await self._may_work()
         started = time.perf_counter()
         result = "error"
+        kind = KIND if len(key) == 2 else POLICY
         try:
-            again = await self.tiers.serve(key)
+            again = await (self.tiers.serve(key) if len(key) == 2 else self.policies.serve(key[:2]))
             result = "ok"
             return again
         except errors.NotLeading:
             result = "fenced"
             raise RetryAfter("not leading any more") from None
         except RetryAfter as fault:
-            metrics.ERRORS.labels(KIND, _reason(fault)).inc()
+            metrics.ERRORS.labels(kind, _reason(fault)).inc()
             raise
         except errors.ApiFault as fault:
-            metrics.ERRORS.labels(KIND, type(fault).__name__).inc()
+            metrics.ERRORS.labels(kind, type(fault).__name__).inc()
             raise RetryAfter(str(fault), getattr(fault, "retry_after", None)) from fault
         except Exception:
             # A fault of ours in one object must not stop the others; it is loud, and it is tried again later.
-            log.exception("reconcile of %s/%s failed", *key)
-            metrics.ERRORS.labels(KIND, "Bug").inc()
+            log.exception("reconcile of %s %s/%s failed", kind, *key[:2])
+            metrics.ERRORS.labels(kind, "Bug").inc()
             raise RetryAfter("an unexpected fault") from None
         finally:
-            metrics.RECONCILES.labels(KIND, result).inc()
-            metrics.SECONDS.labels(KIND).observe(time.perf_counter() - started)
-            if key not in self.store.tiers:
+            metrics.RECONCILES.labels(kind, result).inc()
+            metrics.SECONDS.labels(kind).observe(time.perf_counter() - started)
+            if key[:2] not in (self.store.tiers if len(key) == 2 else self.store.policies):
                 self.queue.forget(key)
 
     async def _may_work(self) -> None:
@@ -285,6 +323,7 @@ class Operator:
                 "modeltiers_synced": ("Whether everything was listed", lambda: float(self.synced.is_set())),
                 "modeltiers_loop_lag_seconds": ("How late the event loop runs", self.lag.now),
                 "modeltiers_tiers": ("Tiers known", lambda: len(self.store.tiers)),
+                "modeltiers_policies": ("Policies known", lambda: len(self.store.policies)),
             }
         )
         facts.add(self._watch_ages)

@@ -59,6 +59,15 @@ class Store:
     """The operator's view of the cluster, as old as its watches."""
 
     tiers: dict[Key, Kept] = field(default_factory=dict)
+    policies: dict[Key, Kept] = field(default_factory=dict)
+    ladders: dict[Key, tuple[str, ...]] = field(default_factory=dict)
+    """The tiers that each policy names."""
+    crossing: dict[Key, set[str]] = field(default_factory=dict)
+    """The policies that cross each tier, the other way round."""
+    models: dict[Key, str] = field(default_factory=dict)
+    """The model name that each policy's clients ask for."""
+    asked: dict[Key, set[str]] = field(default_factory=dict)
+    """The policies that have each model name of a namespace."""
     children: dict[Key, dict[tuple[str, str], Kept]] = field(default_factory=dict)
     pods: dict[Key, dict[str, PodView]] = field(default_factory=dict)
     nodes: dict[str, NodeView] = field(default_factory=dict)
@@ -75,6 +84,49 @@ class Store:
         if _same(body, self.tiers.get(key)):
             del self.tiers[key]
         return key
+
+    def put_policy(self, body: Body) -> list[str] | None:
+        """Remember a policy; returns the tiers that it crosses or did cross, if that was news."""
+        key = key_of(body)
+        if not _put(self.policies, key, body, status=True):
+            return None
+        model = (body.get("spec") or {}).get("model")
+        return self._index(key, tuple(_tier_names(body)), model if isinstance(model, str) else "")
+
+    def drop_policy(self, body: Body) -> list[str]:
+        """Forget a policy; returns the tiers that it crossed."""
+        key = key_of(body)
+        if not _same(body, self.policies.get(key)):
+            return []
+        del self.policies[key]
+        return self._index(key, (), "")
+
+    def _index(self, key: Key, ladder: tuple[str, ...], model: str) -> list[str]:
+        _leave(self.asked, (key[0], self.models.pop(key, "")), key[1])
+        if model:
+            self.models[key] = model
+            self.asked.setdefault((key[0], model), set()).add(key[1])
+        before = self.ladders.pop(key, ())
+        for tier in before:
+            _leave(self.crossing, (key[0], tier), key[1])
+        for tier in ladder:
+            self.crossing.setdefault((key[0], tier), set()).add(key[1])
+        if ladder:
+            self.ladders[key] = ladder
+        return sorted({*before, *ladder})
+
+    def policy(self, key: Key) -> Body | None:
+        """A policy as it was seen last."""
+        kept = self.policies.get(key)
+        return kept.body() if kept else None
+
+    def named_alike(self, namespace: str, model: str) -> list[Key]:
+        """The policies of a namespace whose clients ask for this model name."""
+        return [(namespace, name) for name in sorted(self.asked.get((namespace, model), ()))]
+
+    def policies_of(self, tier: Key) -> list[Key]:
+        """The policies that cross a tier."""
+        return [(tier[0], name) for name in sorted(self.crossing.get(tier, ()))]
 
     def put_child(self, kind: str, body: Body) -> Key | None:
         """Remember a child; returns the tier it belongs to by its label, if that was news."""
@@ -125,6 +177,8 @@ class Store:
         """Remember an object of any kind."""
         if kind == "ModelTier":
             self.put_tier(body)
+        elif kind == "RoutingPolicy":
+            self.put_policy(body)
         elif kind == "Pod":
             self.put_pod(body)
         elif kind == "Node":
@@ -150,6 +204,8 @@ class Store:
         """Namespace and name of every object of a kind that is remembered."""
         if kind == "ModelTier":
             yield from self.tiers
+        elif kind == "RoutingPolicy":
+            yield from self.policies
         elif kind == "Pod":
             yield from ((key[0], name) for key, pods in self.pods.items() for name in pods)
         elif kind == "Node":
@@ -166,6 +222,9 @@ class Store:
         if kind == "Node":
             self.nodes.pop(name, None)
             return []
+        if kind == "RoutingPolicy":
+            self.policies.pop((namespace, name), None)
+            return [(namespace, tier) for tier in self._index((namespace, name), (), "")]
         shelf: dict[Key, dict[Any, Any]] = self.pods if kind == "Pod" else self.children
         item: Any = name if kind == "Pod" else (kind, name)
         owners = [key for key, items in shelf.items() if key[0] == namespace and item in items]
@@ -198,6 +257,22 @@ def _put(shelf: dict[Any, Kept], item: Any, body: Body, *, status: bool) -> bool
 def _same(body: Body, known: Kept | None) -> bool:
     """Whether this is the very object that is remembered, and not one of its name that came before."""
     return known is not None and body["metadata"].get("uid", "") == known.uid
+
+
+def _tier_names(body: Body) -> Iterator[str]:
+    """The tiers that a policy names, whatever else is wrong with it."""
+    tiers = (body.get("spec") or {}).get("tiers")
+    for one in tiers if isinstance(tiers, list) else ():
+        if isinstance(one, Mapping) and isinstance(one.get("name"), str):
+            yield one["name"]
+
+
+def _leave(index: dict[Key, set[str]], key: Key, name: str) -> None:
+    members = index.get(key)
+    if members:
+        members.discard(name)
+        if not members:
+            del index[key]
 
 
 def _discard(shelf: dict[Key, dict[Any, Any]], key: Key, item: Any) -> None:

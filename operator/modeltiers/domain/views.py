@@ -103,6 +103,7 @@ class PodView:
     reason: str = ""
     message: str = ""
     node: str = ""
+    ip: str = ""
     created_at: str = ""
     conditions: tuple[ConditionView, ...] = ()
     containers: tuple[ContainerView, ...] = ()
@@ -122,6 +123,7 @@ class PodView:
             reason=_text(status, "reason"),
             message=_text(status, "message"),
             node=_text(spec, "nodeName"),
+            ip=_text(status, "podIP"),
             created_at=_text(metadata, "creationTimestamp"),
             conditions=_conditions(status, _POD_CONDITIONS),
             containers=tuple(_containers(status)),

@@ -44,9 +44,24 @@ USES: Final[tuple[Grant, ...]] = (
         "name a tier as the owner of its children where OwnerReferencesPermissionEnforcement is on (OpenShift)",
         subresource="finalizers",
     ),
+    Grant("RoutingPolicy", ("get", "list", "watch"), "Tier namespaces", "read the policies to put into force"),
+    Grant("RoutingPolicy", ("patch",), "Tier namespaces", "say in status what was seen", subresource="status"),
+    Grant(
+        "RoutingPolicy",
+        ("update",),
+        "Tier namespaces",
+        "name a policy as the owner of its Service where OwnerReferencesPermissionEnforcement is on (OpenShift)",
+        subresource="finalizers",
+    ),
     # Server-side apply is a patch that also asks for `create` when there is no object yet.
     Grant("Deployment", ("get", "list", "watch", "create", "patch"), "Tier namespaces", "run the engine of a tier"),
     Grant("Service", ("get", "list", "watch", "create", "patch"), "Tier namespaces", "give a tier its address"),
+    Grant(
+        "ConfigMap",
+        ("get", "list", "watch", "create", "patch"),
+        "Tier namespaces",
+        "give the routers of a tier their tables",
+    ),
     Grant("ServiceAccount", ("get", "list", "watch", "create", "patch"), "Tier namespaces", "run pods without a token"),
     Grant(
         "PodDisruptionBudget",

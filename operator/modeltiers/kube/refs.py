@@ -41,6 +41,8 @@ class Kind:
 
 _ALL: Final = (
     Kind(names.GROUP, names.VERSION, "ModelTier", "modeltiers"),
+    Kind(names.GROUP, names.VERSION, "RoutingPolicy", "routingpolicies"),
+    Kind("", "v1", "ConfigMap", "configmaps"),
     Kind("apps", "v1", "Deployment", "deployments"),
     Kind("", "v1", "ServiceAccount", "serviceaccounts"),
     Kind("", "v1", "Service", "services"),

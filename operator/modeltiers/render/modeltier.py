@@ -8,7 +8,6 @@ again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from modeltiers import names
@@ -20,6 +19,7 @@ from modeltiers.domain.record import Record, inputs_of
 from modeltiers.domain.sizing import Plan
 from modeltiers.domain.surge import Rollout
 from modeltiers.render import sidecar
+from modeltiers.render.owner import Owner
 
 Manifest = dict[str, Any]
 
@@ -34,31 +34,15 @@ EXIT_SECONDS: Final = 15  # the engine's own shutdown after the last answer, whi
 _PERIOD: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The tier that children belong to."""
+def render_tier(owner: Owner, replicas: int, record: Record, tables: Mapping[str, str] | None = None) -> list[Manifest]:
+    """Everything that should exist for a tier, sealed, in the order it should be applied.
 
-    namespace: str
-    name: str
-    uid: str
-
-    def reference(self) -> Manifest:
-        """Controller reference: the garbage collector deletes the child with the tier, with or without the operator."""
-        return {
-            "apiVersion": names.API_VERSION,
-            "kind": "ModelTier",
-            "name": self.name,
-            "uid": self.uid,
-            "controller": True,
-        }
-
-
-def render_tier(owner: Owner, replicas: int, record: Record) -> list[Manifest]:
-    """Everything that should exist for a tier, sealed, in the order it should be applied."""
+    `tables` are the routing tables that its routers read, by file name.
+    """
     routed = _has_router(record.template)
     found = [_service_account(owner), _service(owner, routed=routed)]
     if routed:
-        found.append(_pods_service(owner))
+        found += [_pods_service(owner), _tables(owner, tables or {})]
     return [sealed(manifest) for manifest in (*found, _disruption_budget(owner), _deployment(owner, replicas, record))]
 
 
@@ -127,6 +111,16 @@ def _pods_service(owner: Owner) -> Manifest:
                 }
             ],
         },
+    }
+
+
+def _tables(owner: Owner, tables: Mapping[str, str]) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(owner, names.table_config_map(owner.name)),
+        # Left out when empty: the API server keeps no empty map, and a second pass must find nothing to write.
+        **({"data": dict(tables)} if tables else {}),
     }
 
 

@@ -1,0 +1,79 @@
+"""Writes children where they differ from what is wanted, and never over an object that is somebody else's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from modeltiers.controllers import metrics
+from modeltiers.controllers.store import Key, Store
+from modeltiers.domain.diff import difference
+from modeltiers.kube import errors
+from modeltiers.kube.client import Api
+from modeltiers.kube.refs import ref_of
+from modeltiers.render.owner import Owner
+
+log = logging.getLogger(__name__)
+
+# An apply with this resourceVersion creates or fails: no object that exists has it any more (docs/adr/0003).
+CREATE_ONLY: Final = "1"
+
+
+@dataclass(eq=False)
+class Children:
+    """Applies children of a tier or a policy."""
+
+    api: Api
+    store: Store
+
+    async def apply(self, key: Key, owner: Owner, desired: Mapping[str, Any]) -> bool:
+        """Write a child if it differs from the one that is remembered for this tier; returns whether it did.
+
+        Raises ApiFault.
+        """
+        kind, name = desired["kind"], desired["metadata"]["name"]
+        live = self.store.child(key, kind, name)
+        if live is not None and not owned(live, owner.uid):
+            live = await self._whose(owner, desired)
+        cause = difference(desired, live)
+        if cause is None:
+            return False
+        try:
+            applied = await self._write(desired, live)
+        except errors.Conflict:
+            # Created, deleted or changed hands between the watch and now: look once, then say or try once more.
+            live = await self._whose(owner, desired)
+            applied = await self._write(desired, live)
+        self.store.put_child(kind, applied)
+        metrics.WRITES.labels(kind, "missing" if live is None else "differs").inc()
+        log.info("applied %s %s/%s: %s", kind, owner.namespace, name, cause)
+        return True
+
+    async def _write(self, desired: Mapping[str, Any], live: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        guard = {"resourceVersion": CREATE_ONLY} if live is None else {"uid": live["metadata"]["uid"]}
+        return await self.api.apply({**desired, "metadata": {**desired["metadata"], **guard}})
+
+    async def _whose(self, owner: Owner, desired: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The live object if it is ours or absent; a fault when it is somebody else's."""
+        ref = ref_of(desired)
+        live = await self.api.get(ref)
+        if live is None or owned(live, owner.uid):
+            return live
+        if _owned_by_namesake(live, owner):
+            what = "tier" if owner.kind == "ModelTier" else "policy"
+            raise errors.Transient.local(
+                ref, f"waits for the garbage collector: it belongs to a deleted {what} of this name"
+            )
+        raise errors.NameTaken(ref, live)
+
+
+def owned(body: Mapping[str, Any], uid: str) -> bool:
+    """Whether an object belongs to the owner with this uid."""
+    return any(owner.get("uid") == uid for owner in body["metadata"].get("ownerReferences") or ())
+
+
+def _owned_by_namesake(body: Mapping[str, Any], owner: Owner) -> bool:
+    owners = body["metadata"].get("ownerReferences") or ()
+    return any(one.get("kind") == owner.kind and one.get("name") == owner.name for one in owners)

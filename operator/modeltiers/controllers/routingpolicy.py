@@ -1,0 +1,186 @@
+"""Reconciles one RoutingPolicy: compile, see to it that the tiers carry the table, apply its Service, report.
+
+The tables themselves are written by the tiers' own reconciles, which this one rings when their ConfigMap is behind; so
+each object has one writer. It never writes to the policy but to its status.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from modeltiers import names
+from modeltiers.api.settings import Settings
+from modeltiers.controllers.children import Children
+from modeltiers.controllers.modeltier import apply_error, raise_for_retry
+from modeltiers.controllers.routers import RouterProbe
+from modeltiers.controllers.shelf import Seen, see_policy
+from modeltiers.controllers.store import Body, Key, Store
+from modeltiers.controllers.workqueue import RetryAfter
+from modeltiers.domain import conditions
+from modeltiers.domain.policy_verdict import PolicyFacts, RouterFacts, Standing, TierFacts, judge, oldest, status_of
+from modeltiers.kube import errors
+from modeltiers.kube.client import Api
+from modeltiers.kube.events import EventRecorder
+from modeltiers.render.owner import Owner
+from modeltiers.render.routingpolicy import render_entry
+
+log = logging.getLogger(__name__)
+
+KIND: Final = "RoutingPolicy"
+
+
+@dataclass(eq=False)
+class PolicyReconciler:
+    """Everything a reconcile needs, handed in once at the start."""
+
+    api: Api
+    store: Store
+    children: Children
+    settings: Settings
+    events: EventRecorder
+    routers: RouterProbe
+    ring_tier: Callable[[Key], None]
+    now: Callable[[], datetime]
+
+    async def serve(self, key: Key) -> float | None:
+        """Reconcile one policy; returns seconds after which to look again by the clock."""
+        seen = see_policy(self.store, self.settings, key)
+        if seen is None or seen.body["metadata"].get("deletionTimestamp"):
+            return None  # its Service goes with it by its owner reference; the tiers were rung by its event
+        self._ring_what_is_behind(key, seen)
+        fault = await self._apply(key, seen) if seen.table is not None else None
+        facts = await self._facts(key, seen, fault)
+        wait = await self._report(key, seen, facts)
+        if fault:
+            raise_for_retry(fault)
+        return wait
+
+    # --- tables and Service -------------------------------------------------------------------------------------------
+
+    def _ring_what_is_behind(self, key: Key, seen: Seen) -> None:
+        if seen.spec is None or seen.table is None:
+            return
+        for tier in seen.spec.tiers:
+            if self._on_shelf(key, tier.name) != seen.table.content:
+                self.ring_tier((key[0], tier.name))
+
+    def _on_shelf(self, key: Key, tier: str) -> str | None:
+        """The text of the policy's table that a tier's routers read now."""
+        found = self.store.child((key[0], tier), "ConfigMap", names.table_config_map(tier))
+        text = ((found or {}).get("data") or {}).get(names.table_key(key[1]))
+        return text if isinstance(text, str) else None
+
+    async def _apply(self, key: Key, seen: Seen) -> errors.ApiFault | None:
+        assert seen.spec is not None
+        owner = Owner(key[0], key[1], seen.body["metadata"]["uid"], KIND)
+        entry = self._entry(key, seen)
+        try:
+            await self.children.apply((key[0], entry), owner, render_entry(owner, entry))
+        except errors.ApiFault as fault:
+            return fault
+        return None
+
+    def _entry(self, key: Key, seen: Seen) -> str:
+        """The tier that takes the policy's requests: the lowest that answers and has routers, else the lowest."""
+        assert seen.spec is not None
+        ladder = [tier.name for tier in seen.spec.tiers]
+        ready = (
+            name for name in ladder if self._routed(key[0], name) and self._standing(key[0], name)[0] is Standing.READY
+        )
+        return next(ready, ladder[0])
+
+    # --- facts --------------------------------------------------------------------------------------------------------
+
+    async def _facts(self, key: Key, seen: Seen, fault: errors.ApiFault | None) -> PolicyFacts:
+        metadata, spec = seen.body["metadata"], seen.spec
+        ladder = [tier.name for tier in spec.tiers] if spec else []
+        kept = [text for name in ladder if (text := self._on_shelf(key, name)) is not None]
+        return PolicyFacts(
+            namespace=key[0],
+            name=key[1],
+            generation=metadata.get("generation", 0),
+            fault=((seen.invalid.path, seen.invalid.message),) if seen.invalid else None,
+            model=spec.model if spec else "",
+            older=self._older(key, spec.model) if spec else None,
+            tiers=tuple(TierFacts(name, *self._standing(key[0], name)) for name in ladder),
+            faults=seen.faults,
+            table=seen.table,
+            last_good=hashlib.sha256(kept[0].encode()).hexdigest()[:12] if kept else None,
+            apply_error=apply_error(fault),
+            routers=await self._routers(key, ladder) if seen.table else (),
+        )
+
+    async def _routers(self, key: Key, ladder: Sequence[str]) -> tuple[RouterFacts, ...]:
+        pods = [
+            pod
+            for name in ladder
+            if self._routed(key[0], name)
+            for pod in self.store.pods_of((key[0], name))
+            if pod.ready
+        ]
+        return await self.routers.look(pods, key[1])
+
+    def _routed(self, namespace: str, tier: str) -> bool:
+        """Whether a tier's pods have the router before their engine."""
+        return self.store.child((namespace, tier), "ConfigMap", names.table_config_map(tier)) is not None
+
+    def _standing(self, namespace: str, tier: str) -> tuple[Standing, str]:
+        body = self.store.tier((namespace, tier))
+        if body is None:
+            return Standing.MISSING, ""
+        if body["metadata"].get("deletionTimestamp"):
+            return Standing.DELETING, ""
+        found = conditions.by_type((body.get("status") or {}).get("conditions") or [])
+        ready, stalled = found.get(conditions.READY, {}), found.get(conditions.STALLED, {})
+        message = str(ready.get("message", ""))
+        if ready.get("status") == "True":
+            wanted = (body.get("spec") or {}).get("replicas", 1)
+            return (Standing.READY if wanted or "external" in body["spec"] else Standing.ASLEEP), message
+        return (Standing.STALLED if stalled.get("status") == "True" else Standing.PROGRESSING), message
+
+    def _older(self, key: Key, model: str) -> str | None:
+        """An older policy of the namespace that has the same model name already."""
+        same = [
+            (str(body["metadata"].get("creationTimestamp", "")), one[1])
+            for one in self.store.named_alike(key[0], model)
+            if (body := self.store.policy(one)) is not None
+        ]
+        first = oldest(same)
+        return first if first != key[1] else None
+
+    # --- report -------------------------------------------------------------------------------------------------------
+
+    async def _report(self, key: Key, seen: Seen, facts: PolicyFacts) -> float | None:
+        before = seen.body.get("status") or {}
+        previous = before.get("conditions") or []
+        verdict = judge(facts, previous, self.now())
+        url = names.policy_url(key[1], key[0]) if facts.table is not None else None
+        status = status_of(facts, seen.spec, verdict.conditions, url=url)
+        if status != before:
+            await self._write_status(key, seen.body, status)
+            self._tell(seen.body, previous, verdict.conditions)
+        return verdict.wait.total_seconds() if verdict.wait else None
+
+    async def _write_status(self, key: Key, body: Body, status: Mapping[str, Any]) -> None:
+        metadata = {"name": key[1], "namespace": key[0], "uid": body["metadata"]["uid"]}
+        desired = {"apiVersion": names.API_VERSION, "kind": KIND, "metadata": metadata, "status": status}
+        try:
+            self.store.put_policy(await self.api.apply(desired, status=True))
+        except errors.NotFound:
+            return  # deleted meanwhile
+        except errors.ApiFault as fault:
+            raise_for_retry(fault)
+            raise RetryAfter(f"status: {fault}") from fault
+
+    def _tell(self, body: Body, previous: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> None:
+        """An event when the policy becomes ready, or stops being so."""
+        was, ready = (conditions.by_type(one).get(conditions.READY, {}) for one in (previous, now))
+        if (was.get("status"), was.get("reason")) == (ready["status"], ready["reason"]) or ready["status"] == "Unknown":
+            return
+        level = "Warning" if ready["status"] == "False" else "Normal"
+        self.events.record(body, level, ready["reason"], ready["message"])

@@ -1,0 +1,79 @@
+"""What the store knows of policies and tiers, compiled to the tables that routers read.
+
+One place for it, since a policy tells of its table and each tier on its ladder carries it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from modeltiers import names
+from modeltiers.api.modeltier import ModelTierSpec
+from modeltiers.api.parse import Fault as Invalid
+from modeltiers.api.parse import parse, parse_policy
+from modeltiers.api.routingpolicy import RoutingPolicySpec
+from modeltiers.api.settings import Settings
+from modeltiers.controllers.store import Body, Key, Store
+from modeltiers.domain.policy_table import CompiledTable, Fault, TierView, compile_table, fill_shelf
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A policy, read and compiled."""
+
+    body: Body
+    spec: RoutingPolicySpec | None
+    invalid: Invalid | None = None
+    table: CompiledTable | None = None
+    faults: tuple[Fault, ...] = ()
+
+
+def see_policy(store: Store, settings: Settings, key: Key) -> Seen | None:
+    """Return a policy and its table, or why there is none; None when there is no such policy."""
+    body = store.policy(key)
+    if body is None:
+        return None
+    policy = parse_policy(body)
+    if isinstance(policy, Invalid):
+        return Seen(body, None, policy)
+    tiers = {one.name: view for one in policy.spec.tiers if (view := _view(store, settings, key[0], one.name))}
+    known = {name: None if isinstance(view, Invalid) else view for name, view in tiers.items()}
+    found = compile_table(key[1], policy.spec, known, key[0])
+    if isinstance(found, CompiledTable):
+        return Seen(body, policy.spec, table=found)
+    return Seen(body, policy.spec, faults=tuple(found))
+
+
+def _view(store: Store, settings: Settings, namespace: str, name: str) -> TierView | Invalid | None:
+    body = store.tier((namespace, name))
+    if body is None:
+        return None
+    tier = parse(body)
+    if isinstance(tier, Invalid):
+        return tier
+    return TierView.of(name, tier.spec, body.get("status"), _profile_args(tier.spec, settings))
+
+
+def _profile_args(spec: ModelTierSpec, settings: Settings) -> list[str]:
+    profile = settings.engine_profiles.get(spec.serving.profile) if spec.serving and spec.serving.profile else None
+    return list(profile.args) if profile else []
+
+
+def tables_of(store: Store, settings: Settings, tier: Key) -> Mapping[str, str]:
+    """Return the files that the routers of a tier read: for each policy that crosses it its table, the oldest first.
+
+    A policy whose present spec does not compile keeps the file that is there: the last good table goes on serving.
+    """
+    seen = [(key, found) for key in store.policies_of(tier) if (found := see_policy(store, settings, key)) is not None]
+    seen.sort(key=lambda one: (one[1].body["metadata"].get("creationTimestamp") or "", one[0]))
+    shelf = fill_shelf(tier[1], [one.table for _, one in seen if one.table is not None])
+    kept = {name: text for key, one in seen if one.table is None for name, text in _there(store, tier, key[1]).items()}
+    return {**kept, **shelf.data}
+
+
+def _there(store: Store, tier: Key, policy: str) -> dict[str, str]:
+    """The file of a policy as it is in the tier's ConfigMap now."""
+    found = store.child(tier, "ConfigMap", names.table_config_map(tier[1]))
+    text = ((found or {}).get("data") or {}).get(names.table_key(policy))
+    return {names.table_key(policy): text} if text is not None else {}
