@@ -29,6 +29,9 @@ LABEL_POLICY: Final = f"{GROUP}/policy"
 ANNOTATION_RECORD: Final = f"{GROUP}/record"  # the resolved plan and pod template, with the hash of their inputs
 ANNOTATION_APPLIED: Final = f"{GROUP}/applied"  # the hash of the intent that was applied last
 
+# On pods: changed so that the kubelet looks at the pod's volumes now, and not within a minute.
+ANNOTATION_TABLES: Final = f"{GROUP}/tables-touched"
+
 ENGINE_CONTAINER: Final = "engine"
 ENGINE_PORT: Final = 8000
 ENGINE_PORT_NAME: Final = "http"

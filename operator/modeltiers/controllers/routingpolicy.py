@@ -55,6 +55,7 @@ class PolicyReconciler:
         self._ring_what_is_behind(key, seen)
         fault = await self._apply(key, seen) if seen.table is not None else None
         facts = await self._facts(key, seen, fault)
+        await self._touch(key, seen, facts.routers)
         wait = await self._report(key, seen, facts)
         if fault:
             raise_for_retry(fault)
@@ -124,6 +125,23 @@ class PolicyReconciler:
             if pod.ready
         ]
         return await self.routers.look(pods, key[1])
+
+    async def _touch(self, key: Key, seen: Seen, routers: Sequence[RouterFacts]) -> None:
+        """Have the kubelet bring the table to routers that do not serve it yet; again each time they are asked."""
+        if seen.table is None or seen.spec is None:
+            return
+        if any(self._on_shelf(key, tier.name) != seen.table.content for tier in seen.spec.tiers):
+            return  # nothing to bring yet
+        uids = {pod.name: pod.uid for tier in seen.spec.tiers for pod in self.store.pods_of((key[0], tier.name))}
+        stamp = {names.ANNOTATION_TABLES: self.now().isoformat()}
+        for router in routers:
+            if router.reached and not router.refused and router.version != seen.table.version:
+                uid = uids.get(router.pod)  # of another pod of the name, or of none, nothing is written
+                metadata = {"name": router.pod, "namespace": key[0], "uid": uid, "annotations": stamp}
+                try:
+                    await self.api.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata})
+                except errors.ApiFault as fault:
+                    log.info("cannot touch pod %s/%s: %s; its kubelet looks by itself", key[0], router.pod, fault)
 
     def _routed(self, namespace: str, tier: str) -> bool:
         """Whether a tier's pods have the router before their engine."""

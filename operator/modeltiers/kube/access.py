@@ -70,6 +70,7 @@ USES: Final[tuple[Grant, ...]] = (
         "keep a drain from taking a tier's last replica",
     ),
     Grant("Pod", ("list", "watch"), "Tier namespaces", "say why a replica is not ready; count accelerators in use"),
+    Grant("Pod", ("patch",), "Tier namespaces", "touch an annotation, so that a new table is read within a second"),
     Grant("PersistentVolumeClaim", ("get",), "Tier namespaces", "tell whether many nodes can mount a model cache"),
     Grant("Event", ("create", "patch"), "Tier namespaces", "tell users what happened, and count it up"),
     Grant("Secret", ("get",), "Tier namespaces", "try an external tier's key, where a user allows it", by_user=True),
