@@ -44,7 +44,7 @@ def test_the_engine_is_reached_through_the_router_only() -> None:
     assert "--host=127.0.0.1" in engine["args"]
     assert "ports" not in engine
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert engine[probe]["httpGet"]["port"] == names.ADMIN_PORT_NAME
+        assert engine[probe]["httpGet"]["port"] == names.ADMIN_PORT
     assert engine["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert engine["startupProbe"]["httpGet"]["path"] == "/engine/health"
     assert [port["containerPort"] for port in router["ports"]] == [names.SERVING_PORT, names.ADMIN_PORT]

@@ -73,9 +73,12 @@ def volumes(tier: str) -> list[Manifest]:
 
 
 def probe(path: str, period: int, failures: int) -> Manifest:
-    """A probe of the router's admin port; what is below /engine/ is asked of the engine by the router."""
+    """A probe of the router's admin port; what is below /engine/ is asked of the engine by the router.
+
+    By number: the kubelet looks a name up among the ports of the probed container alone.
+    """
     return {
-        "httpGet": {"path": path, "port": names.ADMIN_PORT_NAME, "scheme": "HTTP"},
+        "httpGet": {"path": path, "port": names.ADMIN_PORT, "scheme": "HTTP"},
         "periodSeconds": period,
         "timeoutSeconds": 5,
         "failureThreshold": failures,
@@ -84,4 +87,4 @@ def probe(path: str, period: int, failures: int) -> Manifest:
 
 def drain(seconds: int) -> Manifest:
     """The engine's preStop: returns when nothing is in flight, or after so many seconds."""
-    return {"httpGet": {"path": f"/drain?seconds={seconds}", "port": names.ADMIN_PORT_NAME, "scheme": "HTTP"}}
+    return {"httpGet": {"path": f"/drain?seconds={seconds}", "port": names.ADMIN_PORT, "scheme": "HTTP"}}
