@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -85,6 +86,10 @@ def test_one_table_reaches_every_tier_and_the_service_stands_before_the_entry(la
     status = (ladder.get("routingpolicy", "support") or {})["status"]
     assert status["url"] == f"http://support-policy.{ladder.namespace}.svc/v1"
     assert status["ladder"] == "small > large"
+    row = ladder.kubectl("get", "rp", "support").splitlines()[1]
+    assert re.split(r"\s{2,}", row)[:7] == [
+        *("support", "support", "Cascade", "small > large", "0/2", "unknown", "Unknown"),
+    ]
 
 
 def test_a_change_reaches_the_tables_and_restarts_no_pod(ladder: Tiers) -> None:
