@@ -299,7 +299,8 @@ def test_roles_have_no_wildcards_and_no_secrets() -> None:
         for rule in rules(manifests, "Role") + rules(manifests, "ClusterRole"):
             assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
             assert "secrets" not in rule["resources"]
-            assert not {"create", "patch", "update", "delete"} & set(rule["verbs"]) or "pods" not in rule["resources"]
+            # Pods are touched, by an annotation that brings them a new table, and neither made nor ended.
+            assert not {"create", "update", "delete"} & set(rule["verbs"]) or "pods" not in rule["resources"]
             assert not any(resource.startswith(("pods/", "nodes/", "roles")) for resource in rule["resources"])
 
 
