@@ -343,7 +343,10 @@ class Router:
         Without an engine: a table serves, and each entry tier has an address.
         """
         if self.engine is not None:
-            return not self.draining and self.engine.ready
+            # Requests go by what was found of the engine's address, which may be a few seconds older.
+            local = (pool for tier, pool in self._pools.items() if tier.local)
+            well = all(any(address.healthy for address in pool.addresses) for pool in local)
+            return not self.draining and self.engine.ready and well
         return not self.draining and bool(self.routes) and all(one.pools[0].addresses for one in self.routes.values())
 
     def reload(self) -> None:
