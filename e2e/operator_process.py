@@ -33,7 +33,7 @@ USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
 class Reaches(Protocol):
     """The part of a cluster that is needed here; our own and a user's both have it."""
 
-    def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:  # noqa: A002
+    def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:  # noqa: A002  as in subprocess.run
         """Run kubectl as the administrator."""
         ...
 

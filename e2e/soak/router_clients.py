@@ -176,7 +176,8 @@ class Clients:
         self._count += 1
         name = f"r{self._count}"
         try:
-            return await getattr(self, "_" + kind.replace(" ", "_").lower())(connection, name)  # type: ignore[no-any-return]
+            asked: Connection | None = await getattr(self, "_" + kind.replace(" ", "_").lower())(connection, name)
+            return asked
         except ConnectionResetError as error:
             self._wrong(name, kind, f"{error}")
         except TimeoutError:

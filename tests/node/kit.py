@@ -46,7 +46,7 @@ class Pods:
         assert self.cluster.node
         return self.cluster.node
 
-    def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> str:  # noqa: A002
+    def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> str:  # noqa: A002  as in subprocess.run
         """Run kubectl in this namespace and return what it says."""
         done = self.cluster.kubectl("-n", self.namespace, *args, input=input, check=check)
         return done.stdout + ("" if check else done.stderr)

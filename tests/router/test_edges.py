@@ -296,7 +296,7 @@ def test_routers_that_point_at_each_other_end_a_request_with_508(tmp_path: Path)
             router.reload(hop_table(tier("one", other.port, local=True, hop=True)))
         for router, other in (routers, routers[::-1]):
             where = f"127.0.0.1:{other.port}"
-            until(lambda router=router, where=where: where in router.status()["tiers"]["one"]["addresses"])  # type: ignore[misc]
+            until(lambda router=router, where=where: where in router.status()["tiers"]["one"]["addresses"])  # type: ignore[misc]  # mypy does not infer a lambda's default
         began = time.monotonic()
         for stream in (False, True):
             reply = chat(routers[0].port, stream=stream)

@@ -612,7 +612,7 @@ async def test_a_name_that_is_bound_anew_between_look_ups_is_judged_where_it_is_
 
         monkeypatch.setattr("aiohttp.resolver.ThreadedResolver.resolve", _resolve_with(resolved))
         for refused in (1, 2, 3):
-            found.session(fresh=False).connector.clear_dns_cache()  # type: ignore[union-attr]
+            found.session(fresh=False).connector.clear_dns_cache()  # type: ignore[union-attr]  # it is there in this test
             assert await (await ask(found)).outcome == CONNECT
             assert (found.guard.refused, found.problem) == (refused, "AddressRefused")
         assert api.connections == 0

@@ -206,7 +206,7 @@ def test_limits_are_divided_and_the_error_is_no_more_than_one_for_each_process()
             for model, most in (("held", 4), ("least", 2)):
                 tier.requests.clear()
                 wires = [Wire(router.port).send(request(chat_body(model=model))) for _ in range(30)]
-                until(lambda most=most: router.status()["inFlight"] == most)  # type: ignore[misc]
+                until(lambda most=most: router.status()["inFlight"] == most)  # type: ignore[misc]  # mypy does not infer a lambda's default
                 time.sleep(0.1)
                 assert len(tier.requests) == most
                 for wire in wires:

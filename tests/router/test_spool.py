@@ -338,7 +338,7 @@ def test_each_process_has_files_of_its_own(made: Any, tmp_path: Path) -> None:
         for one in several:
             one.append(line(number))
     for one in several:
-        until(lambda one=one: one.figures()["written"] == 100)  # type: ignore[misc]
+        until(lambda one=one: one.figures()["written"] == 100)  # type: ignore[misc]  # mypy does not infer a lambda's default
     assert {path.name.partition("-")[0] for path in segments(tmp_path / "spool")} == {"0", "1", "2", "3"}
     assert sorted(numbers(tmp_path / "spool")) == sorted(list(range(100)) * 4)
 
@@ -347,7 +347,7 @@ def test_what_a_process_left_that_is_no_more_is_within_the_bound_too(made: Any, 
     first, second = made(), made()
     for one in (first, second):
         one.append(line(0, 100))
-        until(lambda one=one: one.figures()["written"] == 1)  # type: ignore[misc]
+        until(lambda one=one: one.figures()["written"] == 1)  # type: ignore[misc]  # mypy does not infer a lambda's default
     for number in range(200):
         second.append(line(number, 1000))
     first.close()

@@ -217,7 +217,7 @@ class Candidate:
 )
 def test_two_never_lead(seed: int, skews: list[float], slow: float, lossy: float) -> None:
     """Whatever clocks say, answers take or get lost: at no moment would two candidates write."""
-    world, server = World(random.Random(seed), slow), Server()  # noqa: S311
+    world, server = World(random.Random(seed), slow), Server()  # noqa: S311  no secret
     candidates = [Candidate(f"c{number}", world, server, skew, lossy) for number, skew in enumerate(skews)]
     for candidate in candidates:
         world.after(world.delay(), candidate.step)
@@ -235,7 +235,7 @@ def test_two_never_lead(seed: int, skews: list[float], slow: float, lossy: float
 @given(seed=st.integers(0, 2**32), killed_at=st.floats(0, 2))
 def test_a_takeover_takes_less_than_fifteen_seconds(seed: int, killed_at: float) -> None:
     """After a leader dies without a word, on a network that takes up to a tenth of a second."""
-    world, server = World(random.Random(seed), 0.0), Server()  # noqa: S311
+    world, server = World(random.Random(seed), 0.0), Server()  # noqa: S311  no secret
     first, second = (Candidate(name, world, server, skew, 0.0) for name, skew in (("a", 5000.0), ("b", -5000.0)))
     world.after(0.0, first.step)
     world.after(1.0, second.step)

@@ -202,7 +202,7 @@ class TestTiers:
         assert TierView.of("small", tier) == TierView("small", "small", context_tokens=4096, can={"tools": False})
         planned = TierView.of("small", tier, {"sizing": {"maxModelLen": 2048}})
         assert planned.context_tokens == 2048
-        named = tier.model_copy(update={"model": tier.model.model_copy(update={"served_name": "x/y"})})  # type: ignore[union-attr]
+        named = tier.model_copy(update={"model": tier.model.model_copy(update={"served_name": "x/y"})})  # type: ignore[union-attr]  # it is there in this test
         assert TierView.of("small", named).model == "x/y"
 
     def test_tools_need_a_flag(self) -> None:

@@ -178,11 +178,11 @@ def test_an_address_is_found_in_every_shape_that_an_engine_reads(part: str, role
 
 @pytest.mark.parametrize("value", ["null", "1", '["x"]', '{"url":null}', '{"url":["x"]}', "{}", '{"detail":"low"}'])
 def test_a_medium_whose_address_cannot_be_read_comes_as_an_empty_one(value: str) -> None:
-    assert urls('{"type":"image_url","image_url":%s}' % value) == [""]  # noqa: UP031
+    assert urls('{"type":"image_url","image_url":%s}' % value) == [""]  # noqa: UP031  the braces are JSON's
 
 
 def test_texts_and_names_of_files_are_no_addresses() -> None:
-    assert urls('{"type":"text","text":"see %s"}' % EVIL, '{"type":"file","file":{"file_id":"f-1"}}') == []  # noqa: UP031
+    assert urls('{"type":"text","text":"see %s"}' % EVIL, '{"type":"file","file":{"file_id":"f-1"}}') == []  # noqa: UP031  the braces are JSON's
 
 
 @pytest.mark.parametrize(
@@ -198,12 +198,12 @@ def test_texts_and_names_of_files_are_no_addresses() -> None:
 )
 def test_a_field_given_twice_beside_media_is_refused(part: str) -> None:
     part = part.replace("EVIL", EVIL).replace("GOOD", GOOD)
-    body = '{"messages":[{"role":"user","content":[%s]}]}' % part  # noqa: UP031
+    body = '{"messages":[{"role":"user","content":[%s]}]}' % part  # noqa: UP031  the braces are JSON's
     assert "twice" in refused("chat", body.encode()).message
 
 
 def test_a_message_that_gives_its_content_twice_is_refused_where_media_are() -> None:
-    body = '{"messages":[{"role":"user","content":"x","content":[{"image_url":{"url":"%s"}}]}]}' % GOOD  # noqa: UP031
+    body = '{"messages":[{"role":"user","content":"x","content":[{"image_url":{"url":"%s"}}]}]}' % GOOD  # noqa: UP031  the braces are JSON's
     assert "twice" in refused("chat", body.encode()).message
 
 

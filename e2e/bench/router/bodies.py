@@ -70,7 +70,7 @@ def compact(value: Any) -> bytes:
 
 def answer(tokens: int = 59, *, top: int | None = None) -> bytes:
     """Return a whole chat completion as vLLM writes it; with logprobs and `top` alternatives a token, if asked for."""
-    words = random.Random(1)  # noqa: S311
+    words = random.Random(1)  # noqa: S311  no secret
     message: dict[str, Any] = {
         "role": "assistant",
         "content": _prose(words, 5 * tokens),

@@ -110,13 +110,13 @@ def _finding(target: Target, seed: int, number: int, data: bytes, state: object,
 
     def fails(smaller: bytes) -> bool:
         dice = Random()  # noqa: S311 - repeatable, not secret
-        dice.setstate(state)  # type: ignore[arg-type]
+        dice.setstate(state)  # type: ignore[arg-type]  # what getstate gave
         found = _problem(target, smaller, dice)
         return found is not None and _kind(found) == kind
 
     small = shrink(data, fails)
     dice = Random()  # noqa: S311 - repeatable, not secret
-    dice.setstate(state)  # type: ignore[arg-type]
+    dice.setstate(state)  # type: ignore[arg-type]  # what getstate gave
     return Finding(target.name, seed, number, small, _problem(target, small, dice) or why)
 
 

@@ -80,7 +80,7 @@ class Election:
             while not stopping.is_set():
                 pause = await self._step()
                 # Spread, so that candidates that started together do not ask together.
-                await _rest(stopping, pause * random.uniform(0.9, 1.0))  # noqa: S311
+                await _rest(stopping, pause * random.uniform(0.9, 1.0))  # noqa: S311  no secret
         finally:
             await self._release()
 

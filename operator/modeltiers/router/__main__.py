@@ -144,7 +144,7 @@ async def serve(options: argparse.Namespace) -> int:
         exchange.expire()
     front.close()
     until = loop.time() + LAST_WORDS
-    while serving.clients and loop.time() < until:  # noqa: ASYNC110
+    while serving.clients and loop.time() < until:  # noqa: ASYNC110  polled for a moment only
         await asyncio.sleep(0.02)
     for task in (clock, watch):
         if task is not None:

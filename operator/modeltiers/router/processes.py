@@ -99,7 +99,7 @@ class Supervisor:
 
     async def _all_started(self) -> None:
         deadline = self._loop.time() + START_SECONDS
-        while any(child.pool is None for child in self._children) and self._loop.time() < deadline:  # noqa: ASYNC110
+        while any(child.pool is None for child in self._children) and self._loop.time() < deadline:  # noqa: ASYNC110  polled for a moment only
             await asyncio.sleep(0.01)
 
     async def _keep(self, child: Child) -> None:

@@ -293,7 +293,7 @@ class Upstream:
 async def _gone(reader: asyncio.StreamReader) -> None:
     """Return when the other side has closed, without taking a byte of what it may have sent ahead."""
     # A reader has no event for its end, and at_eof() is false while bytes are left.
-    while not reader._eof and reader.exception() is None:  # type: ignore[attr-defined]  # noqa: ASYNC110
+    while not reader._eof and reader.exception() is None:  # type: ignore[attr-defined]  # noqa: ASYNC110  polled for a moment only
         await asyncio.sleep(0.005)
 
 

@@ -189,7 +189,7 @@ def test_a_pattern_that_re2_does_not_take_is_named() -> None:
 
 TRUE = [
     "2 + 2 = 4", "So 12 * 12 = 144.", "10 / 4 = 2.5", "10 / 3 = 3.33", "2 / 3 = 0.67", "1,000 + 250 = 1,250",
-    "0.1 + 0.2 = 0.3", "$5 + $6 = $11", "7 - 9 = -2", "2 × 3 = 6", r"2 \times 3 = 6", "**2 + 2 = 4**", "3 x 4 = 12",  # noqa: RUF001
+    "0.1 + 0.2 = 0.3", "$5 + $6 = $11", "7 - 9 = -2", "2 × 3 = 6", r"2 \times 3 = 6", "**2 + 2 = 4**", "3 x 4 = 12",
     # Not understood, so passed over: pieces of longer statements, other bases, code, German decimals.
     "1 + 2 + 3 = 6", "2 + 3 = 5 * 1", "1/2 + 1/3 = 5/6", "1 + 2**3 = 9", "2 + 3 = 5x", "x2 + 3 = 9", "50% + 20% = 70%",
     "1.500 + 500 = 2.000", "3,5 + 1,5 = 5", "```\nassert 2 + 2 = 5\n```", "2 + 2 == 5", "(1 + 1) * 2 + 2 = 6",
@@ -197,7 +197,7 @@ TRUE = [
 ]  # fmt: skip
 FALSE = [
     "2 + 2 = 5", "So 12 * 12 = 145.", "10 / 4 = 2.6", "7 / 2 = 3", "1,000 + 250 = 1,350", "0.1 + 0.2 = 0.4",
-    "$5 + $6 = $12", "5 / 0 = 0", "2 × 3 = 5", "**2 + 2 = 5**", "it is 4 + 4 = 9, so", "First: 3 - 1 = 1\nThen",  # noqa: RUF001
+    "$5 + $6 = $12", "5 / 0 = 0", "2 × 3 = 5", "**2 + 2 = 5**", "it is 4 + 4 = 9, so", "First: 3 - 1 = 1\nThen",
     "1.5 + 1.5 = 3.1", "2 + 2 = **5**",
 ]  # fmt: skip
 
@@ -296,10 +296,10 @@ def test_length_counts_characters() -> None:
 
 
 REFUSALS = [
-    "I'm sorry, but I can't help with that.", "I cannot provide instructions for that.", "I’m unable to access it.",  # noqa: RUF001
+    "I'm sorry, but I can't help with that.", "I cannot provide instructions for that.", "I’m unable to access it.",
     "As an AI language model, I have no body.", "Unfortunately, I can't answer this.", "I am sorry, I cannot do this.",
     "Es tut mir leid, aber ich kann dabei nicht helfen.", "Je suis désolé, mais non.", "Lo siento, pero no.",
-    "抱歉，我无法回答。",  # noqa: RUF001
+    "抱歉，我无法回答。",
 ]  # fmt: skip
 HEDGES = ["I don't know.", "I do not know, perhaps 17 or so.", "I'm not sure about it.", "I have no idea what it is."]
 PLAIN = [
@@ -405,7 +405,7 @@ def test_checks_take_anything_and_say_the_same_in_another_process(
 
 def test_a_check_that_throws_has_failed() -> None:
     broken = ready("Length", minChars=1)
-    broken.run = lambda *_: 1 / 0  # type: ignore[assignment]
+    broken.run = lambda *_: 1 / 0  # type: ignore[assignment]  # made to fail on purpose
     found = checked(broken, asked(), Answer(text="x"))
     assert (found.passed, found.why) == (False, "Crashed")
     assert (

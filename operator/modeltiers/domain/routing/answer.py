@@ -147,10 +147,10 @@ class Watch:
             return
         for choice in reply.choices or ():
             if choice.index == 0:
-                if type(choice) is ChatChoice:
+                if isinstance(choice, ChatChoice):
                     self._take_chat(choice)
                 else:
-                    self._take_text(choice)  # type: ignore[arg-type]
+                    self._take_text(choice)
         if reply.usage is not None and reply.usage.completion_tokens is not None:
             self._counted = reply.usage.completion_tokens
             details = reply.usage.completion_tokens_details

@@ -19,13 +19,13 @@ STATEMENTS: Final = 48
 WINDOW: Final = 48
 """Characters on each side of an equals sign in which its numbers must stand."""
 _NUMBER: Final = r"(?:\d{1,3}(?:,\d{3}){1,4}|\d{1,15})(?:\.\d{1,12})?"
-_LEFT: Final = re.compile(rf"(-?{_NUMBER})[ ]{{0,2}}([-+*/x×÷·−])[ ]{{0,2}}[$€£]?(-?{_NUMBER})[ ]{{0,2}}\Z")  # noqa: RUF001
+_LEFT: Final = re.compile(rf"(-?{_NUMBER})[ ]{{0,2}}([-+*/x×÷·−])[ ]{{0,2}}[$€£]?(-?{_NUMBER})[ ]{{0,2}}\Z")
 _RIGHT: Final = re.compile(rf"[ ]{{0,2}}[$€£]?(-?{_NUMBER})")
 _AMBIGUOUS: Final = re.compile(r"-?\d{1,3}\.\d{3}")
 _FENCED: Final = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _POWER: Final = re.compile(r"([\d)]) ?\*\* ?(?=[\d(])")
-_BEFORE: Final = frozenset("+-*/×÷·−^%.,)]}_\\")  # noqa: RUF001
-_AFTER: Final = frozenset("+-*/×÷·−^%([{_=\\!")  # noqa: RUF001
+_BEFORE: Final = frozenset("+-*/×÷·−^%.,)]}_\\")
+_AFTER: Final = frozenset("+-*/×÷·−^%([{_=\\!")
 _DIGITS: Final = re.compile(r"\d")
 _WORDS: Final = re2.compile(
     r"(?i)\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|sixty"
@@ -50,7 +50,7 @@ def false_statement(text: str) -> bool:
     if "```" in text:
         text = _FENCED.sub("\n", text)
     if "\\" in text:
-        text = text.replace("\\times", "×").replace("\\cdot", "·").replace("\\div", "÷")  # noqa: RUF001
+        text = text.replace("\\times", "×").replace("\\cdot", "·").replace("\\div", "÷")
     at = 0
     for _ in range(STATEMENTS):
         at = text.find("=", at) + 1
@@ -95,9 +95,9 @@ def _holds(first: str, operator: str, second: str, said: str) -> bool:
     a, b, c = (Fraction(number.replace(",", "")) for number in (first, second, said))
     if operator == "+":
         exact = a + b
-    elif operator in "-−":  # noqa: RUF001
+    elif operator in "-−":
         exact = a - b
-    elif operator in "*x×·":  # noqa: RUF001
+    elif operator in "*x×·":
         exact = a * b
     elif b == 0:
         return False

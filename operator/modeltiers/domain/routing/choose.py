@@ -330,9 +330,9 @@ def lack(tier: Tier, ask: Ask) -> str | None:
 
 def _wish(policy: CompiledPolicy, ask: Ask, load: Load, verdict: Verdict, able: list[int]) -> Wish:
     """Return the tier that shall answer, by what counts first."""
-    spec, names = policy.policy, policy.names
-    sticky = names.index(load.sticky) if spec.session is not None and load.sticky in names else None
-    if sticky is not None and ask.tool_loop and spec.session.lock_tool_loops and sticky in able:  # type: ignore[union-attr]
+    spec, names, session = policy.policy, policy.names, policy.policy.session
+    sticky = names.index(load.sticky) if session is not None and load.sticky in names else None
+    if session is not None and sticky in able and ask.tool_loop and session.lock_tool_loops:
         return Wish(sticky, "ToolLoop")
     if ask.override is not None and spec.override is not None and ask.override in spec.override.tiers:
         return Wish(names.index(ask.override), "Override")

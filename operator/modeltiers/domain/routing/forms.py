@@ -17,7 +17,7 @@ from modeltiers.domain.routing.rules import options as _options
 OPENING: Final = 240
 """Characters at the beginning in which a refusal is looked for."""
 _JSON_FENCE: Final = re.compile(r"```(?:json|JSON)?\s*\n(.*?)```", re.DOTALL)
-_ITEM: Final = re.compile(r"(?m)^[ \t]*(?:[-*+•–]|\(?\d{1,3}[.)]|[a-zA-Z][.)])[ \t]+\S")  # noqa: RUF001
+_ITEM: Final = re.compile(r"(?m)^[ \t]*(?:[-*+•–]|\(?\d{1,3}[.)]|[a-zA-Z][.)])[ \t]+\S")
 _ROW: Final = re.compile(r"(?m)^[ \t]*\|?[^|\n]*\|[^\n]*$")
 _RULE: Final = re.compile(r"(?m)^[ \t]*\|?[ \t]*:?-{2,}:?[ \t]*(?:\|[ \t:-]*)+$")
 _CODE: Final = re.compile(
@@ -89,7 +89,7 @@ _REFUSALS: Final = (
     r"\bje (?:ne peux pas|suis désolée?,? mais)\b",
     r"\blo siento,? pero\b",
     r"\bno puedo (?:ayudar|proporcionar|responder)",
-    r"抱歉,?，?我(?:无法|不能)|我无法(?:回答|提供|帮助)",  # noqa: RUF001
+    r"抱歉,?，?我(?:无法|不能)|我无法(?:回答|提供|帮助)",
 )
 _HAD: Final = r"(?:information|knowledge|data|details|access|context)"
 _HEDGES: Final = (
@@ -118,4 +118,4 @@ def hedges(text: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    return text.strip().lower().replace("’", "'")  # noqa: RUF001
+    return text.strip().lower().replace("’", "'")

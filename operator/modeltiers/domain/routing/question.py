@@ -161,7 +161,7 @@ _SIGNS: Final = {
     "Code": r"\b(write|implement|create|give me|show me|generate)( \w+){0,5} "
     r"(code|function|script|program|query|class|regex|snippet)\b",
     "YesNo": r"\byes or no\b|\byes/no\b|\btrue or false\b|\boui ou non\b|\bja oder nein\b|\bsí o no\b",
-    "Number": r"\bhow (many|much)\b|\bwhat is \d[\d .,]*[-+*/x×÷^%]|\b(calculate|compute)\b"  # noqa: RUF001
+    "Number": r"\bhow (many|much)\b|\bwhat is \d[\d .,]*[-+*/x×÷^%]|\b(calculate|compute)\b"
     r"|\b(as|with|only) (an?|the|one) (single )?(number|integer)\b|\bwie viele?\b|\bcombien\b",
 }
 _FORMS: Final = tuple((form, re2.compile(f"(?i){sign}", options())) for form, sign in _SIGNS.items())
