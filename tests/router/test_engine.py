@@ -40,7 +40,25 @@ def test_it_is_ready_when_the_engine_has_said_one_token() -> None:
         router.until(lambda status: status["engine"]["state"] == "Ready")
         assert get(router.admin, "/readyz").status == 200
         canary = next(asked for asked in local.requests if asked.target == "/v1/completions")
-        assert canary.json == {"model": "tiny", "prompt": "1", "max_tokens": 1}
+        assert canary.json == {"model": "tiny", "prompt": "1", "max_tokens": 1, "logprobs": 1}
+
+
+def test_an_engine_that_dies_at_the_first_logprob_is_not_ready() -> None:
+    async def script(call: Call) -> None:
+        dies = call.asked.target == "/v1/completions" and "logprobs" in call.asked.json
+        await engine(completions=500 if dies else 200)(call)
+
+    with Upstream(script) as local, Router(table(1), *beside(local.port)) as router:
+        router.until(lambda status: status["engine"]["state"] == "CanaryFailed")
+
+
+def test_an_engine_that_has_no_logprobs_is_ready_all_the_same() -> None:
+    async def script(call: Call) -> None:
+        refuses = call.asked.target == "/v1/completions" and "logprobs" in call.asked.json
+        await engine(completions=400 if refuses else 200)(call)
+
+    with Upstream(script) as local, Router(table(1), *beside(local.port)) as router:
+        router.until(lambda status: status["engine"]["state"] == "Ready")
 
 
 def test_an_engine_that_is_well_and_dies_at_the_first_token_is_not_ready() -> None:

@@ -1,7 +1,7 @@
 """The engine beside this router: whether it is well, and whether it has said a token since it was started.
 
-An engine can call itself well and die at the first token; so it counts as ready only after one canary answer. Which
-requests it gets is not decided here.
+An engine can call itself well and die at the first token, or at the first logprob: some compile that part only then. So
+it counts as ready after a canary's answer with both. Which requests it gets is not decided here.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ LOST: Final = 3
 """Looks in a row that find nobody, after which the engine is taken for a new one: its canary is due again."""
 State = Literal["Starting", "Canary", "CanaryFailed", "Ready"]
 _CANARIES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("/v1/completions", {"prompt": "1", "max_tokens": 1, "logprobs": 1}),
     ("/v1/completions", {"prompt": "1", "max_tokens": 1}),
     ("/v1/embeddings", {"input": "1"}),
 )
+"""The next one is for an engine that refuses the one before as a thing it does not do."""
 
 
 class Engine:
@@ -84,8 +86,8 @@ async def _sings(address: Address) -> bool:
         for path, asked in _CANARIES:
             body = msgspec.json.encode({"model": model, **asked})
             head, _ = await fetch(address, path, CANARY_SECONDS, body=body)
-            if head.status == 200:
-                return True
+            if head.status == 200 or head.status >= 500:
+                return head.status == 200
     except (OSError, TimeoutError, msgspec.DecodeError, AttributeError, LookupError, TypeError):
         return False
     return False
