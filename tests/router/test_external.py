@@ -19,9 +19,10 @@ import trustme
 from modeltiers.domain.routing.table import External, InvalidTable, Table, Tier, read_table
 from modeltiers.router import external
 from modeltiers.router.addresses import base_fault, reach
+from modeltiers.router.connection import BROKEN, CONNECT, TIMEOUT, Failure, Head
 from modeltiers.router.external import ExternalPool
+from modeltiers.router.probes import fetch
 from modeltiers.router.reading import Metered, Reading
-from modeltiers.router.upstream import BROKEN, CONNECT, TIMEOUT, Failure, Head, fetch
 from tests.router.upstream import answers, chunk, completion, events, never, reply, says
 
 CORPUS = json.loads((Path(__file__).parent / "corpus" / "ssrf.json").read_text())

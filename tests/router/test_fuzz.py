@@ -13,8 +13,10 @@ from e2e.fuzz.router.doubles import Loop, Transport
 from e2e.fuzz.router.runner import resident, run
 from e2e.fuzz.router.target import Target, demand
 from modeltiers.domain.routing.table import Tier
-from modeltiers.router.server import Bounds, Client, Request, Server
-from modeltiers.router.upstream import Attempt, Failure, Head, Pool
+from modeltiers.router.connection import Failure, Head
+from modeltiers.router.requests import Bounds, Request
+from modeltiers.router.server import Client, Server
+from modeltiers.router.upstream import Attempt, Pool
 from tests.router.kit.upstream import Swallowing
 
 INPUTS = {"requests": 2_500, "bodies": 5_000, "streams": 1_500, "replies": 5_000}

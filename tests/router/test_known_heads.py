@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from modeltiers.router import server
-from modeltiers.router.server import Bounds, Client, Request, Server
+from modeltiers.router.requests import Bounds, Request
+from modeltiers.router.server import Client, Server
 
 HEAD = (
     b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"

@@ -14,7 +14,8 @@ from e2e.fuzz.router.doubles import Loop, Transport
 from e2e.fuzz.router.reference import Reader, Unreadable
 from e2e.fuzz.router.target import cuts, demand, spoil
 from modeltiers.domain.routing.table import Tier
-from modeltiers.router.upstream import Connection, Failure, Head, Pool
+from modeltiers.router.connection import Connection, Failure, Head
+from modeltiers.router.upstream import Pool
 
 WORDS: Final = (
     b"HTTP/1.1 200 OK\r\n",

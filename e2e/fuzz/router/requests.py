@@ -14,7 +14,8 @@ from e2e.fuzz.router.doubles import Loop, Transport
 from e2e.fuzz.router.reference import Reader
 from e2e.fuzz.router.target import cuts, demand, spoil
 from modeltiers.router.replies import Refusal
-from modeltiers.router.server import Bounds, Client, Request, Server
+from modeltiers.router.requests import Bounds, Request
+from modeltiers.router.server import Client, Server
 
 WORDS: Final = (
     b"Content-Length: ",

@@ -16,8 +16,9 @@ from e2e.fuzz.router.doubles import Loop
 from e2e.fuzz.router.target import cuts, demand, spoil
 from modeltiers.domain.routing.table import Tier
 from modeltiers.router import sse
+from modeltiers.router.connection import Failure, Head
 from modeltiers.router.reading import Metered, Reading
-from modeltiers.router.upstream import Failure, Head, Pool
+from modeltiers.router.upstream import Pool
 
 WORDS: Final = (
     b"data: ",

@@ -22,8 +22,9 @@ from modeltiers.router.hops import HopKey
 from modeltiers.router.keys import KeyRing
 from modeltiers.router.limits import Gate
 from modeltiers.router.logs import Log
+from modeltiers.router.requests import Bounds
 from modeltiers.router.router import LOGGED, Guards, Router
-from modeltiers.router.server import Bounds, Server
+from modeltiers.router.server import Server
 from modeltiers.router.spool import Spool
 from modeltiers.router.tables import Tables
 from modeltiers.router.workers import Workers

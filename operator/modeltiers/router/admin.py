@@ -9,11 +9,13 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from modeltiers.router.probes import fetch
 from modeltiers.router.replies import JSON, Refusal
+from modeltiers.router.requests import Request
 from modeltiers.router.router import Router
 from modeltiers.router.routes import Route
-from modeltiers.router.server import Client, Request, Server
-from modeltiers.router.upstream import Pool, fetch
+from modeltiers.router.server import Client, Server
+from modeltiers.router.upstream import Pool
 
 TEXT: Final = b"text/plain; charset=utf-8"
 PROMETHEUS: Final = b"text/plain; version=0.0.4; charset=utf-8"

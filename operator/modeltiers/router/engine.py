@@ -12,7 +12,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from modeltiers.domain.routing.table import Tier
-from modeltiers.router.upstream import Address, Pool, fetch
+from modeltiers.router.probes import fetch
+from modeltiers.router.upstream import Address, Pool
 
 EVERY: Final = 1.0
 """Seconds between two looks."""

@@ -16,6 +16,7 @@ from msgspec import Struct
 from modeltiers.domain.routing import record
 from modeltiers.domain.routing.accept import Verdict
 from modeltiers.domain.routing.choose import choose
+from modeltiers.router.connection import BROKEN, CONNECT, TIMEOUT, Failure, Head
 from modeltiers.router.judging import Judging
 from modeltiers.router.limits import Ticket, Waiting
 from modeltiers.router.metrics import Histogram
@@ -23,7 +24,7 @@ from modeltiers.router.outgoing import Accepted, render, wants_usage, with_usage
 from modeltiers.router.reading import Metered, Reading, Usage, message_in
 from modeltiers.router.replies import JSON, Refusal, error_event
 from modeltiers.router.server import Client
-from modeltiers.router.upstream import BROKEN, CONNECT, TIMEOUT, Address, Failure, Head
+from modeltiers.router.upstream import Address
 
 if TYPE_CHECKING:
     from modeltiers.router.router import Router

@@ -18,20 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from modeltiers.domain.routing.table import Tier
 from modeltiers.router.addresses import Guard, base_fault, where
+from modeltiers.router.connection import BROKEN, CONNECT, HEAD_BYTES, TIMEOUT, Connection, Failure, Head, Sink
 from modeltiers.router.secrets import Secret, Trust
-from modeltiers.router.upstream import (
-    BROKEN,
-    CONNECT,
-    HEAD_BYTES,
-    TIMEOUT,
-    Address,
-    Attempt,
-    Connection,
-    Failure,
-    Head,
-    Pool,
-    Sink,
-)
+from modeltiers.router.upstream import Address, Attempt, Pool
 
 if TYPE_CHECKING:
     import aiohttp

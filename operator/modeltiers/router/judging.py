@@ -18,9 +18,9 @@ from modeltiers.domain.routing.answer import Answer, Watch, read_answer
 from modeltiers.domain.routing.logprobs import as_asked, wanted
 from modeltiers.domain.routing.question import question_of
 from modeltiers.domain.routing.validators import Result
+from modeltiers.router.connection import Failure, Head
 from modeltiers.router.outgoing import Accepted
 from modeltiers.router.reading import Metered, Reading, Usage
-from modeltiers.router.upstream import Failure, Head
 
 if TYPE_CHECKING:
     from modeltiers.router.exchange import Exchange

@@ -15,8 +15,8 @@ from modeltiers.domain.routing.ask import Ask, Endpoint
 from modeltiers.domain.routing.ask import Request as Fields
 from modeltiers.domain.routing.choose import Choice, Load
 from modeltiers.domain.routing.table import Tier
+from modeltiers.router.requests import Request as HttpRequest
 from modeltiers.router.routes import Route
-from modeltiers.router.server import Request as HttpRequest
 from modeltiers.router.wire import Body
 
 PATHS: Final[dict[Endpoint, bytes]] = {

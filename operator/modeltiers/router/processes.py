@@ -24,9 +24,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from modeltiers.domain.routing.table import Tier
 from modeltiers.router.admin import NOTHING, PROMETHEUS, TEXT, Later
 from modeltiers.router.logs import Log
+from modeltiers.router.probes import fetch
 from modeltiers.router.replies import JSON, Refusal
-from modeltiers.router.server import Bounds, Client, Request, Server
-from modeltiers.router.upstream import Pool, fetch
+from modeltiers.router.requests import Bounds, Request
+from modeltiers.router.server import Client, Server
+from modeltiers.router.upstream import Pool
 
 START_SECONDS: Final = 20.0
 ASK_SECONDS: Final = 5.0

@@ -15,8 +15,9 @@ from msgspec import Raw, Struct
 from modeltiers.domain.routing.ask import ABSENT
 from modeltiers.domain.routing.table import Tier
 from modeltiers.router import sse
+from modeltiers.router.connection import BROKEN, Failure, Head
 from modeltiers.router.replies import error_body
-from modeltiers.router.upstream import BROKEN, Address, Attempt, Failure, Head, Pool
+from modeltiers.router.upstream import Address, Attempt, Pool
 
 EVENTS: Final = b"text/event-stream"
 REPLY_BYTES: Final = 32 * 2**20

@@ -34,13 +34,14 @@ from modeltiers.router.limits import Gate, Ticket, Waiting, estimate
 from modeltiers.router.logs import Log
 from modeltiers.router.metrics import Metrics
 from modeltiers.router.outgoing import PATHS, Accepted
+from modeltiers.router.probes import check_health
 from modeltiers.router.replies import JSON, Refusal
+from modeltiers.router.requests import Request as HttpRequest
 from modeltiers.router.routes import Route
 from modeltiers.router.server import Client
-from modeltiers.router.server import Request as HttpRequest
 from modeltiers.router.spool import Spool
 from modeltiers.router.tables import Tables
-from modeltiers.router.upstream import Address, Pool, check_health
+from modeltiers.router.upstream import Address, Pool
 from modeltiers.router.wire import BadBody, Body
 from modeltiers.router.workers import Workers
 

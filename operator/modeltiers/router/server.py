@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, cast
 
 import httptools
-import msgspec
 
 from modeltiers.router.replies import JSON, Refusal, head
+from modeltiers.router.requests import ONCE, Bounds, Known, Request, judge, learn
 
 PIPELINE: Final = 16
 """How many requests a client may send ahead in one read."""
@@ -28,44 +28,6 @@ LESSONS: Final = 4
 LINGER: Final = 1.0
 """How long a connection that is to close waits for the client to close first, in seconds."""
 NEVER: Final = float("inf")
-ONCE: Final = frozenset(
-    (
-        b"host",
-        b"content-length",
-        b"transfer-encoding",
-        b"content-type",
-        b"authorization",
-        b"expect",
-        b"x-modeltiers-hop",
-    )
-)
-CONNECTION: Final = frozenset((b"keep-alive", b"close", b"te", b""))
-
-
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """What one client may take of the router; sizes in bytes, times in seconds."""
-
-    head_bytes: int = 32_768
-    head_seconds: float = 10
-    body_bytes: int = 10 * 2**20
-    body_seconds: float = 30
-    idle_seconds: float = 60
-    write_seconds: float = 30
-    connections: int = 4_096
-    connections_per_client: int = 1_024
-
-
-class Request:
-    """One request as it came; header names in lower case."""
-
-    __slots__ = ("body", "headers", "keep_alive", "method", "peer", "target", "version")
-
-    def __init__(self, peer: str) -> None:
-        self.peer = peer
-        self.target = self.method = self.body = b""
-        self.version = ""
-        self.headers: dict[bytes, bytes] = {}
-        self.keep_alive = True
 
 
 class Exchange(Protocol):
@@ -451,7 +413,7 @@ class Client(asyncio.Protocol):
             raise self._long_head()
         self._head_seen, self._quiet, self._taken, self._in_body = 0, 0, 0, True
         self.deadline = self._server.loop.time() + bounds.body_seconds
-        _judge(request)
+        judge(request)
         length = headers.get(b"content-length")
         if length is not None and int(length) > bounds.body_bytes:
             raise self._long_body()
@@ -485,84 +447,9 @@ class Client(asyncio.Protocol):
         self._queue.append(request)
 
 
-class Known:
-    """A head that the parser found good, and what it made of it: clients say the same again, but for the length.
-
-    Bytes that are the same, and another length, would parse to the same. So only what differs is read.
-    """
-
-    __slots__ = ("_after", "_before", "_like")
-
-    def __init__(self, before: bytes, after: bytes, like: Request) -> None:
-        self._before, self._after, self._like = before, after, like
-
-    def again(self, data: bytes, bounds: Bounds) -> Request | None:
-        """Return the request, if this is one and nothing else, with the head that is known."""
-        before, after = self._before, self._after
-        if not data.startswith(before):
-            return None
-        begin = len(before)
-        end = data.find(b"\r", begin, begin + 9)
-        length = data[begin:end]
-        if not length.isdigit() or not data.startswith(after, end):
-            return None
-        body = end + len(after)
-        if int(length) != len(data) - body or len(data) - body > bounds.body_bytes:
-            return None
-        like = self._like
-        made = Request(like.peer)
-        made.target, made.method, made.version = like.target, like.method, like.version
-        made.headers = {**like.headers, b"content-length": length}
-        made.body = data[body:]
-        return made
-
-
-def learn(data: bytes, request: Request) -> Known | None:
-    """Return what a read teaches that was one whole request with a plain length; nothing where it was more."""
-    headers, length = request.headers, len(request.body)
-    if not length or not request.keep_alive or b"transfer-encoding" in headers or b"expect" in headers:
-        return None
-    head = data[: len(data) - length]
-    lower = head.lower()
-    at = lower.find(b"\r\ncontent-length:")
-    if at < 0 or not head.endswith(b"\r\n\r\n") or head.find(b"\r\n\r\n") != len(head) - 4:
-        return None
-    begin = at + 17
-    while head[begin : begin + 1] == b" ":
-        begin += 1
-    end = head.find(b"\r", begin)
-    if head[begin:end] != headers.get(b"content-length") or int(head[begin:end]) != length:
-        return None
-    like = Request(request.peer)
-    like.target, like.method, like.version = request.target, request.method, request.version
-    like.headers = dict(headers)
-    return Known(head[:begin], head[end:], like)
-
-
 def _outstanding(transport: asyncio.Transport) -> int:
     """Return how many bytes the client has not taken yet; the kernel holds some, and says so only when asked."""
     held = array("i", [0])
     with contextlib.suppress(OSError, AttributeError):
         fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, held)
     return transport.get_write_buffer_size() + held[0]
-
-
-def _judge(request: Request) -> None:
-    """Refuse a head that another reader could read differently, or that means to change the protocol."""
-    headers = request.headers
-    if request.version not in ("1.1", "1.0"):
-        raise Refusal(505, "this server speaks HTTP/1.1")
-    if request.version == "1.0" and b"transfer-encoding" in headers:
-        raise Refusal(400, "HTTP/1.0 has no transfer encodings")
-    if request.version == "1.1" and b"host" not in headers:
-        raise Refusal(400, "the header host is missing")
-    coding = headers.get(b"transfer-encoding")
-    if coding is not None and (coding.lower() != b"chunked" or b"content-length" in headers):
-        raise Refusal(400, "the only transfer encoding understood is chunked, without content-length")
-    named = headers.get(b"connection")
-    if named is not None and not {token.strip().lower() for token in named.split(b",")} <= CONNECTION:
-        raise Refusal(400, "the header connection may only say keep-alive or close")
-    if b"upgrade" in headers:
-        raise Refusal(400, "this server speaks HTTP/1.1 and upgrades to nothing")
-    if any(b"\0" in value for value in headers.values()):
-        raise Refusal(400, "a header holds a NUL byte")
