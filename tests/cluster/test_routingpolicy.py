@@ -129,3 +129,10 @@ def test_a_deleted_tier_is_told_and_comes_back(ladder: Tiers) -> None:
     ladder.apply("large", LARGE)
     reasoned(ladder, "TiersReady", "True", "AllReady")
     until(lambda: table(ladder, "large"), "the table on the new tier")
+
+
+def test_a_ladder_that_leads_back_to_its_policy_is_told(ladder: Tiers) -> None:
+    there = f"http://support-policy.{ladder.namespace}.svc/v1"
+    ladder.apply("loop", {"external": {"baseUrl": there, "model": "support"}})
+    apply(ladder, tiers=[{"name": "small"}, {"name": "loop"}])
+    assert "support > support" in reasoned(ladder, "Accepted", "False", "LadderInCircle")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from modeltiers.domain.routing import features
 from modeltiers.domain.routing.ask import Ask, read_request
 from modeltiers.domain.routing.choose import REASONS, Choice, CompiledPolicy, Load, choose, compile_policy
-from modeltiers.domain.routing.hold import Held, hold_score, most_error, start, went_up
+from modeltiers.domain.routing.hold import Held, hold, most_error, start, went_up
 from modeltiers.domain.routing.see import DRAWS, see
 from modeltiers.domain.routing.table import InvalidTable, read_table
 
@@ -330,8 +330,9 @@ def test_the_share_is_held_whatever_the_scores(dice: Random, target: int, count:
     for _ in range(count):
         # The worst scores know the threshold, and stay just above or below it.
         score = min(max(held.threshold_permille / 1000, 0), 1) if worst else dice.random() ** bent
-        strong += score * 1000 >= held.threshold_permille
-        held = hold_score(held, target, score)
+        up = score * 1000 >= held.threshold_permille
+        strong += up
+        held = hold(held, target, strong=up)
     assert abs(1000 * strong / count - target) <= most_error(count)
     assert -50 <= held.threshold_permille <= 1050
 
@@ -341,8 +342,9 @@ def test_a_share_is_held_closely_in_steady_traffic_and_again_after_a_change() ->
     for number in range(20_000):
         score = (number * 7919 % 1000) / 1000
         score = score**2 if number < 10_000 else score**0.5
-        strong += score * 1000 >= held.threshold_permille
-        held = hold_score(held, 200, score)
+        up = score * 1000 >= held.threshold_permille
+        strong += up
+        held = hold(held, 200, strong=up)
     assert abs(strong / 20 - 200) < 12  # permille
     compiled = policy()
     assert went_up(compiled, Choice(("middle",), "ScoreHigh"))

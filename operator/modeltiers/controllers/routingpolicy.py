@@ -22,7 +22,17 @@ from modeltiers.controllers.shelf import Seen, see_policy
 from modeltiers.controllers.store import Body, Key, Store
 from modeltiers.controllers.workqueue import RetryAfter
 from modeltiers.domain import conditions
-from modeltiers.domain.policy_verdict import PolicyFacts, RouterFacts, Standing, TierFacts, judge, oldest, status_of
+from modeltiers.domain.policy_table import policy_behind
+from modeltiers.domain.policy_verdict import (
+    PolicyFacts,
+    RouterFacts,
+    Standing,
+    TierFacts,
+    cycle,
+    judge,
+    oldest,
+    status_of,
+)
 from modeltiers.kube import errors
 from modeltiers.kube.client import Api
 from modeltiers.kube.events import EventRecorder
@@ -108,6 +118,7 @@ class PolicyReconciler:
             fault=((seen.invalid.path, seen.invalid.message),) if seen.invalid else None,
             model=spec.model if spec else "",
             older=self._older(key, spec.model) if spec else None,
+            cycle=self._cycle(key, ladder),
             tiers=tuple(TierFacts(name, *self._standing(key[0], name)) for name in ladder),
             faults=seen.faults,
             table=seen.table,
@@ -160,6 +171,21 @@ class PolicyReconciler:
             wanted = (body.get("spec") or {}).get("replicas", 1)
             return (Standing.READY if wanted or "external" in body["spec"] else Standing.ASLEEP), message
         return (Standing.STALLED if stalled.get("status") == "True" else Standing.PROGRESSING), message
+
+    def _cycle(self, key: Key, ladder: Sequence[str]) -> tuple[str, ...]:
+        """The way by which the ladder leads back to this policy, through external tiers that are policies' Services."""
+        if not any(self._behind(key[0], tier) for tier in ladder):
+            return ()
+        ladders = {name: tiers for (namespace, name), tiers in self.store.ladders.items() if namespace == key[0]}
+        named = {tier for tiers in ladders.values() for tier in tiers}
+        leads_to = {tier: there for tier in named if (there := self._behind(key[0], tier)) is not None}
+        return cycle(key[1], ladders, leads_to)
+
+    def _behind(self, namespace: str, tier: str) -> str | None:
+        """The policy of this namespace that an external tier leads to."""
+        body = self.store.tier((namespace, tier))
+        external = ((body or {}).get("spec") or {}).get("external") or {}
+        return policy_behind(str(external.get("baseUrl", "")), namespace)
 
     def _older(self, key: Key, model: str) -> str | None:
         """An older policy of the namespace that has the same model name already."""

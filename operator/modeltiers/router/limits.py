@@ -355,11 +355,6 @@ class Gate:
         room.add(waiting)
         return waiting
 
-    def crowded(self, tier: str) -> bool:
-        """Whether somebody waits for room there: a newcomer waits behind them, even when there is room just now."""
-        room = self._rooms.get(tier)
-        return room is not None and room.queue.size > 0
-
     def freed(self, tier: str) -> None:
         """Let who waits for a tier try again, in turn, until one finds no room."""
         room = self._rooms.get(tier)

@@ -21,7 +21,6 @@ from modeltiers.domain.routing.accept import (
     compile_accept,
     dear,
     evidence,
-    give_up,
     judge,
 )
 from modeltiers.domain.routing.answer import Answer, Logs, Watch, read_answer
@@ -183,7 +182,7 @@ def test_a_stream_that_fades_is_noticed_and_one_that_is_noise_is_given_up() -> N
     for block in (CAPTURES / "random-stream-logprobs.sse").read_bytes().split(b"\n\n"):
         watch.feed(block.removeprefix(b"data: "))
         seen = evidence(compiled, HELLO, watch.answer, whole=False)
-        if lost_at is None and give_up(compiled, seen):
+        if lost_at is None and accept(compiled, seen).lost:
             lost_at = seen.tokens
     assert lost_at is not None
     assert lost_at <= 24

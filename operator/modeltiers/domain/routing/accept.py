@@ -248,11 +248,6 @@ def _named(by_name: Mapping[str, Validator], name: str) -> Validator:
     return spec
 
 
-def give_up(compiled: CompiledAccept | Accept, seen: Evidence) -> bool:
-    """Whether an answer that has not ended is lost: a check failed for good, or its probability is out of reach."""
-    return accept(compiled, seen).lost
-
-
 def judge(accept_: Accept, seen: Any) -> Verdict:
     """Return the verdict of recorded evidence, an Evidence or what JSON makes of one; raises ValueError."""
     return accept(accept_, seen if isinstance(seen, Evidence) else msgspec.convert(seen, Evidence))

@@ -80,11 +80,6 @@ def hold(held: Held, target_permille: int, *, strong: bool) -> Held:
     return Held(round(bounded, _DECIMALS), held.seen + 1, round(shown, _DECIMALS))
 
 
-def hold_score(held: Held, target_permille: int, score: float) -> Held:
-    """Return the state after a request that the score alone decided."""
-    return hold(held, target_permille, strong=score * 1000 >= held.threshold_permille)
-
-
 def went_up(policy: CompiledPolicy, choice: Choice) -> bool:
     """Whether a choice is above the entry tier."""
     return bool(choice.tiers) and choice.tiers[0] != policy.names[0]
