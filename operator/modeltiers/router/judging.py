@@ -235,8 +235,8 @@ class Judging:
         event = item.event
         if self.wanted and item.payload:
             asked = as_asked(self._question, self._accepted.endpoint, item.payload)
-            if asked is not item.payload:
-                event = b"data: %b\n\n" % asked if b"\n" not in asked else _lines(asked)
+            if asked is not item.payload:  # other lines of the event stay; data in several lines is written anew
+                event = event.replace(item.payload, asked, 1) if item.payload in event else _lines(asked)
         self._exchange.event(reading, event, item.payload, item.metered)
 
     def _flag(self, verdict: Verdict) -> None:
