@@ -13,7 +13,7 @@ from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.settings import Settings
 from modeltiers.domain import record as records
 from modeltiers.domain.record import inputs_of
-from modeltiers.render.modeltier import binary, millis
+from modeltiers.render.engine import binary, millis
 from tests.unit.golden import children_of, examples, record_of
 
 PODS = [
