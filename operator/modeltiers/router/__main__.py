@@ -16,7 +16,10 @@ from typing import Final
 import msgspec
 import uvloop
 
+from modeltiers.domain.routing.table import External
+from modeltiers.router.addresses import base_fault
 from modeltiers.router.admin import Admin
+from modeltiers.router.egress import Egress
 from modeltiers.router.engine import Engine
 from modeltiers.router.hops import HopKey
 from modeltiers.router.keys import KeyRing
@@ -26,9 +29,10 @@ from modeltiers.router.requests import Bounds
 from modeltiers.router.router import LOGGED, Guards, Router
 from modeltiers.router.server import Server
 from modeltiers.router.spool import Spool
-from modeltiers.router.tables import Tables
+from modeltiers.router.tables import Own, Tables
 from modeltiers.router.workers import Workers
 
+_TIER: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 LAST_WORDS: Final = 0.5
 """How long, in seconds, the end waits for who came just now, or still reads."""
 
@@ -39,9 +43,15 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--table", type=Path, required=True, help="a table file, or a folder of them")
     parser.add_argument("--listen", type=address, default=("127.0.0.1", 8080), help="HOST:PORT for clients")
     parser.add_argument("--admin", type=address, default=("127.0.0.1", 8081), help="HOST:PORT for probes and metrics")
-    parser.add_argument(
+    behind = parser.add_mutually_exclusive_group()
+    behind.add_argument(
         "--local", type=local, metavar="TIER=HOST:PORT", help="the tier whose engine is beside this router"
     )
+    behind.add_argument(
+        "--external", type=external, metavar="TIER=URL", help="the tier that is an API, which this router calls"
+    )
+    parser.add_argument("--external-key", type=absolute, help="a file with the key of that API")
+    parser.add_argument("--external-private", action="store_true", help="that API may have a private address")
     parser.add_argument("--keys", type=Path, help="a file with the hashes of API keys")
     parser.add_argument("--hop-key", type=Path, help="a file with the key of forwarded requests")
     parser.add_argument("--spool", type=Path, help="a folder for decision records; none are kept without it")
@@ -74,9 +84,33 @@ def local(text: str) -> tuple[str, str]:
     """Read TIER=HOST:PORT."""
     name, _, where = text.partition("=")
     address(where)
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
+    if not _TIER.fullmatch(name):
         raise argparse.ArgumentTypeError(f"{text!r} is not TIER=HOST:PORT")
     return name, where
+
+
+def external(text: str) -> tuple[str, str]:
+    """Read TIER=URL."""
+    name, _, url = text.partition("=")
+    if not _TIER.fullmatch(name) or len(url) > 500:
+        raise argparse.ArgumentTypeError(f"{text!r} is not TIER=URL")
+    return name, url
+
+
+def absolute(text: str) -> str:
+    """Read the path of a file, from the root on."""
+    if not text.startswith("/") or len(text) > 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path that begins with /")
+    return text
+
+
+def called(options: argparse.Namespace) -> tuple[str, External]:
+    """Return the tier that is an API, and how it is called; ends the program where its URL is none."""
+    name, url = options.external
+    found = External(base_url=url, api_key_file=options.external_key, private=options.external_private)
+    if (fault := base_fault(found)) is not None:
+        raise SystemExit(f"--external: {fault}")
+    return name, found
 
 
 def positive(text: str) -> int:
@@ -106,10 +140,11 @@ async def serve(options: argparse.Namespace) -> int:
         logged=options.log_requests,
         spool=Spool(options.spool, options.spool_bytes // count) if options.spool is not None else None,
     )
-    router = Router(Tables(options.table, options.local), guards, loop, options.resolve_seconds)
-    if options.local is not None:
-        beside, where = options.local
-        router.engine = Engine(beside, where, loop)
+    behind: Own | None = options.local if options.external is None else called(options)
+    router = Router(Tables(options.table, behind), guards, loop, options.resolve_seconds)
+    if behind is not None:
+        name, what = behind
+        router.engine = Egress(name, what, loop) if isinstance(what, External) else Engine(name, what, loop)
     router.reload()
     bounds = Bounds(**{field: getattr(options, field) for field in Bounds.__struct_fields__})
     serving = Server(bounds, router.handle, loop)

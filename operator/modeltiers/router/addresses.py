@@ -78,7 +78,7 @@ def base_fault(external: External) -> str | None:
         return "the port lies between 1 and 65535"
     if not _is_address(host) and (":" in host or _NUMBER.fullmatch(host.rpartition(".")[2])):
         return f"{host} is no address as it is usually written; write it out, or give a name"
-    if _is_address(host) and not _may(reach(host), private=external.private):
+    if _is_address(host) and not allowed(host, private=external.private):
         return f"{host} is not a public address; say private: true for one of your own network"
     return None
 
@@ -99,7 +99,9 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _may(found: Reach, *, private: bool) -> bool:
+def allowed(address: str, *, private: bool) -> bool:
+    """Whether a tier may be reached at an address; `private` is what its table says of private ones."""
+    found = reach(address)
     return found == "Public" or (private and found == "Private")
 
 
@@ -114,7 +116,7 @@ class Guard:
     def __call__(self, info: Any) -> socket.socket:
         """Return a socket for what getaddrinfo found; raises OSError. The address is the very one connected to."""
         family, kind, protocol, _, target = info
-        if not _may(reach(str(target[0])), private=self._private):
+        if not allowed(str(target[0]), private=self._private):
             self.refused += 1
             self.problem = "AddressRefused"
             raise PermissionError(errno.EACCES, "the address is not public")

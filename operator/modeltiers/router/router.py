@@ -25,6 +25,7 @@ from modeltiers.domain.routing.record import encode
 from modeltiers.domain.routing.see import see
 from modeltiers.domain.routing.table import Tier
 from modeltiers.router.accounts import line_of, record_of, used
+from modeltiers.router.egress import Egress
 from modeltiers.router.engine import Engine
 from modeltiers.router.exchange import Ending, Exchange
 from modeltiers.router.external import ExternalPool
@@ -107,8 +108,8 @@ class Router:
             self.metrics.spool = guards.spool.figures
         self.workers = guards.workers
         self.exchanges: set[Exchange] = set()
-        self.engine: Engine | None = None
-        """The engine beside this router; readiness is then the engine's."""
+        self.engine: Engine | Egress | None = None
+        """What is behind this router alone, its engine or its API; readiness is then of that."""
         self.draining = self.refusing = False
         self.routes: dict[str, Route] = {}
         """By the model that clients ask for."""
@@ -339,16 +340,17 @@ class Router:
         return {tier: self.pool(tier) for tier in named}
 
     def ready(self) -> bool:
-        """Whether requests are welcome: nothing drains, and the engine beside it is ready.
+        """Whether requests are welcome: nothing drains, and the engine or API behind it is ready.
 
-        Without an engine: a table serves, and each entry tier has an address.
+        With none of its own: a table serves, and each policy has a tier with an address.
         """
         if self.engine is not None:
             # Requests go by what was found of the engine's address, which may be a few seconds older.
             local = (pool for tier, pool in self._pools.items() if tier.local)
             well = all(any(address.healthy for address in pool.addresses) for pool in local)
             return not self.draining and self.engine.ready and well
-        return not self.draining and bool(self.routes) and all(one.pools[0].addresses for one in self.routes.values())
+        reached = all(any(pool.addresses for pool in route.pools) for route in self.routes.values())
+        return not self.draining and bool(self.routes) and reached
 
     def reload(self) -> None:
         """Take up changed tables and keys; tiers that no table names any more get nothing new."""

@@ -14,10 +14,12 @@ from msgspec import structs
 
 from modeltiers.domain.routing.accept import CompiledAccept, compile_accept
 from modeltiers.domain.routing.choose import CompiledPolicy
-from modeltiers.domain.routing.table import Fault, InvalidTable, Table, read_table
+from modeltiers.domain.routing.table import External, Fault, InvalidTable, Table, Tier, read_table
 from modeltiers.router.addresses import base_fault
 
 TABLE_BYTES: Final = 1_048_576
+Own = tuple[str, str | External]
+"""The tier that is behind one router alone: its name, and the address of its engine or the API that it is."""
 
 
 class Loaded:
@@ -25,9 +27,9 @@ class Loaded:
 
     __slots__ = ("policies", "table", "version")
 
-    def __init__(self, table: Table, content: bytes, local: tuple[str, str] | None = None) -> None:
-        if local is not None:
-            table = beside(table, *local)
+    def __init__(self, table: Table, content: bytes, own: Own | None = None) -> None:
+        if own is not None:
+            table = beside(table, *own)
         self.table = table
         self.version = table.version or hashlib.sha256(content).hexdigest()[:12]
         self.policies = _compiled(table)
@@ -36,9 +38,9 @@ class Loaded:
 class Tables:
     """Every table file, by name."""
 
-    def __init__(self, path: Path, local: tuple[str, str] | None = None) -> None:
-        """`local` is the name of the tier whose engine stands beside this router, and the engine's address."""
-        self._path, self._local = path, local
+    def __init__(self, path: Path, own: Own | None = None) -> None:
+        """`own` is the tier whose engine stands beside this router, or whose API it alone calls."""
+        self._path, self._own = path, own
         self._folder = path.is_dir()
         self._stamps: dict[str, tuple[int, int, int] | None] = {}
         self.loaded: dict[str, Loaded] = {}
@@ -70,7 +72,7 @@ class Tables:
     def _read(self, name: str, path: Path) -> str:
         try:
             content = path.read_bytes()
-            loaded = Loaded(read_table(_decode(content)), content, self._local)
+            loaded = Loaded(read_table(_decode(content)), content, self._own)
             self._unique(name, loaded)
         except (OSError, InvalidTable) as error:
             self.errors[name] = str(error)
@@ -86,18 +88,22 @@ class Tables:
                 raise InvalidTable([Fault("$.policies", f"model {model!r} is routed by {other} already; name another")])
 
 
-def beside(table: Table, name: str, address: str) -> Table:
-    """Return a table as the router of one tier reads it: that tier is the engine beside it, reached without a hop.
+def beside(table: Table, name: str, behind: str | External) -> Table:
+    """Return a table as the router of one tier reads it: that tier is the engine or API behind it, without a hop.
 
     So one table serves the routers of all its tiers.
     """
     tiers = tuple(
-        structs.replace(tier, address=address, local=True, hop=False)
-        if tier.name == name and tier.external is None
-        else structs.replace(tier, local=False)
+        _behind(tier, behind) if tier.name == name and tier.external is None else structs.replace(tier, local=False)
         for tier in table.tiers
     )
     return structs.replace(table, tiers=tiers)
+
+
+def _behind(tier: Tier, behind: str | External) -> Tier:
+    if isinstance(behind, External):
+        return structs.replace(tier, address=None, external=behind, local=True, hop=False)
+    return structs.replace(tier, address=behind, local=True, hop=False)
 
 
 _NEVER: Final = (-1, -1, -1)
