@@ -26,7 +26,7 @@ from modeltiers.controllers.children import Children
 from modeltiers.controllers.config import Process
 from modeltiers.controllers.external import ExternalProbe
 from modeltiers.controllers.modeltier import KIND, TierReconciler
-from modeltiers.controllers.routers import RouterProbe
+from modeltiers.controllers.routers import Routers
 from modeltiers.controllers.routingpolicy import KIND as POLICY
 from modeltiers.controllers.routingpolicy import PolicyReconciler
 from modeltiers.controllers.store import Key, Store
@@ -74,14 +74,16 @@ class Operator:
         self.see_nodes = not self.settings.watch_namespaces
         self.see_policies = False
         children = Children(self.api, self.store)
+        self.routers = Routers()
         self.policies = PolicyReconciler(
             api=self.api,
             store=self.store,
             children=children,
             settings=self.settings,
             events=self.events,
-            routers=RouterProbe(),
+            routers=self.routers,
             ring_tier=self.queue.ring,
+            ring_policy=self._ring_policy,
             now=lambda: datetime.now(UTC),
         )
         self.tiers = TierReconciler(
@@ -125,6 +127,7 @@ class Operator:
             asyncio.create_task(self.events.run(), name="events"),
             asyncio.create_task(self._watch(), name="watches"),
             asyncio.create_task(self._work(), name="workers"),
+            asyncio.create_task(self.routers.run(), name="routers"),
         ]
         if self.process.elect:
             parts.append(asyncio.create_task(self.election.run(self.stopping), name="election"))

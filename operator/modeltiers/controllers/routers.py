@@ -1,59 +1,156 @@
-"""Asks routers what they serve: one GET /status on the admin port of each pod, briefly and no more than needed."""
+"""What the routers say of themselves: asked in the background, the last answer of each kept for whoever reads.
+
+One `GET /status` on the admin port serves every reader: which tables are live, what was counted, what is in flight.
+Nobody who reconciles waits for it: a router that does not answer costs two seconds of a task of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import httpx
+import orjson
 
 from modeltiers import names
 from modeltiers.domain.policy_verdict import RouterFacts
 from modeltiers.domain.views import PodView
 
-TIMEOUT: Final = httpx.Timeout(2.0, connect=1.0)
+SECONDS: Final = 2.0
+"""How long one question may take, all in all."""
+TIMEOUT: Final = httpx.Timeout(SECONDS, connect=1.0)
 FRESH: Final = 0.5
-"""Seconds for which an answer is good: policies of one tier are looked at together."""
+"""Seconds for which an answer is good where nothing else is asked for."""
+KEPT: Final = 600.0
+"""Seconds after which an answer is forgotten."""
 AT_ONCE: Final = 32
+LARGEST: Final = 4 * 1024 * 1024
+
+Then = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a router said last."""
+
+    at: float
+    """Monotonic seconds at which it was asked."""
+    status: Mapping[str, Any] | None
+    """Its /status; None when it could not be asked."""
 
 
 @dataclass(eq=False)
-class RouterProbe:
-    """Asks routers, and keeps what they said for a moment."""
+class Routers:
+    """Asks the routers in pods, a few at once, and keeps what each said last."""
 
-    _seen: dict[str, tuple[float, dict[str, Any] | None]] = field(default_factory=dict)
-    _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    clock: Callable[[], float] = time.monotonic
+    _said: dict[str, Said] = field(default_factory=dict)  # by the pod's uid
+    _then: dict[str, list[Then]] = field(default_factory=dict)  # who waits for a pod that is asked, or to be asked
+    _queue: asyncio.Queue[PodView] = field(default_factory=asyncio.Queue)
 
-    async def look(self, pods: Iterable[PodView], policy: str) -> tuple[RouterFacts, ...]:
-        """Return what the router of each pod says of a policy's table."""
-        asked = [pod for pod in pods if pod.ip and not pod.deleting and not pod.finished]
-        now = time.monotonic()
-        self._seen = {ip: kept for ip, kept in self._seen.items() if now - kept[0] < FRESH}
-        said = await asyncio.gather(*(self._ask(pod.ip) for pod in asked))
-        return tuple(_facts(pod.name, status, names.table_key(policy)) for pod, status in zip(asked, said, strict=True))
+    async def run(self) -> None:
+        """Ask whoever is to be asked, until cancelled."""
+        limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)
+        # No TLS on this port; a context for it would be loaded all the same.
+        async with (
+            httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False, verify=False) as client,  # noqa: S501  plain HTTP
+            asyncio.TaskGroup() as group,
+        ):
+            for _ in range(AT_ONCE):
+                group.create_task(self._work(client))
+            group.create_task(self._forget())
 
-    async def _ask(self, ip: str) -> dict[str, Any] | None:
-        known = self._seen.get(ip)
-        if known is not None:
-            return known[1]
-        host = f"[{ip}]" if ":" in ip else ip
-        status: dict[str, Any] | None = None
-        async with self._gate:
-            try:
-                async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as client:
-                    reply = await client.get(f"http://{host}:{names.ADMIN_PORT}/status")
-                found = reply.json() if reply.status_code == 200 else None
-                status = found if isinstance(found, dict) else None
-            except (httpx.HTTPError, ValueError):
-                status = None  # it cannot be asked: that is a fact, too
-        self._seen[ip] = time.monotonic(), status
-        return status
+    def last(self, pod: PodView) -> Said | None:
+        """Return what a pod's router said last; None when it was never asked."""
+        return self._said.get(pod.uid)
+
+    def ask(self, pods: Iterable[PodView], age: float = FRESH, then: Then = lambda: None) -> bool:
+        """Have those asked whose last answer is older than `age` seconds; returns whether any are.
+
+        Returns at once. `then` is called once for each that has answered, or has failed to.
+        """
+        now, any_asked = self.clock(), False
+        for pod in pods:
+            known = self._said.get(pod.uid)
+            if not can_be_asked(pod) or (known is not None and now - known.at <= age):
+                continue
+            any_asked = True
+            waiting = self._then.get(pod.uid)
+            if waiting is None:
+                self._then[pod.uid] = [then]
+                self._queue.put_nowait(pod)
+            elif then not in waiting:
+                waiting.append(then)
+        return any_asked
+
+    async def read(self, pods: Iterable[PodView], age: float = FRESH) -> None:
+        """Return when all of them have an answer no older than `age`, or could not be asked."""
+        loop = asyncio.get_running_loop()
+        waiting: list[asyncio.Future[None]] = []
+        for pod in pods:
+            done: asyncio.Future[None] = loop.create_future()
+            if self.ask([pod], age, partial(_settle, done)):
+                waiting.append(done)
+        await asyncio.gather(*waiting)
+
+    def facts(self, pods: Iterable[PodView], policy: str) -> tuple[RouterFacts, ...] | None:
+        """Return what the router of each pod says of a policy's table; None while one was never asked."""
+        found = [(pod, self.last(pod)) for pod in pods if can_be_asked(pod)]
+        if any(said is None for _, said in found):
+            return None
+        return tuple(_facts(pod.name, said.status, names.table_key(policy)) for pod, said in found if said is not None)
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    async def _work(self, client: httpx.AsyncClient) -> None:
+        while True:
+            pod = await self._queue.get()
+            asked = self.clock()
+            self._said[pod.uid] = Said(asked, await _status(client, pod.ip))
+            for then in self._then.pop(pod.uid, ()):
+                then()
+
+    async def _forget(self) -> None:
+        """Let go of what pods said that nobody asks about any more."""
+        while True:
+            await asyncio.sleep(KEPT / 10)
+            since = self.clock() - KEPT
+            self._said = {uid: said for uid, said in self._said.items() if said.at > since}
 
 
-def _facts(pod: str, status: dict[str, Any] | None, file: str) -> RouterFacts:
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+def can_be_asked(pod: PodView) -> bool:
+    """Whether there is somebody to ask: a pod has an address and is not over; one that drains still answers."""
+    return bool(pod.ip) and not pod.finished
+
+
+async def _status(client: httpx.AsyncClient, ip: str) -> Mapping[str, Any] | None:
+    host = f"[{ip}]" if ":" in ip else ip
+    body = b""
+    try:
+        async with (
+            asyncio.timeout(SECONDS),
+            client.stream("GET", f"http://{host}:{names.ADMIN_PORT}/status") as reply,
+        ):
+            async for piece in reply.aiter_bytes():
+                body += piece
+                if reply.status_code != 200 or len(body) > LARGEST:
+                    return None
+        found = orjson.loads(body)
+    except (httpx.HTTPError, ValueError, TimeoutError):
+        return None  # it cannot be asked: that is a fact, too
+    return found if isinstance(found, dict) else None
+
+
+def _facts(pod: str, status: Mapping[str, Any] | None, file: str) -> RouterFacts:
     if status is None:
         return RouterFacts(pod, reached=False)
     tables, refused = status.get("tables"), status.get("refusedTables")

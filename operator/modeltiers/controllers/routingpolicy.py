@@ -17,7 +17,7 @@ from modeltiers import names
 from modeltiers.api.settings import Settings
 from modeltiers.controllers.children import Children
 from modeltiers.controllers.modeltier import apply_error, raise_for_retry
-from modeltiers.controllers.routers import RouterProbe
+from modeltiers.controllers.routers import FRESH, Routers
 from modeltiers.controllers.shelf import Seen, see_policy
 from modeltiers.controllers.store import Body, Key, Store
 from modeltiers.controllers.workqueue import RetryAfter
@@ -33,6 +33,7 @@ from modeltiers.domain.policy_verdict import (
     oldest,
     status_of,
 )
+from modeltiers.domain.views import PodView
 from modeltiers.kube import errors
 from modeltiers.kube.client import Api
 from modeltiers.kube.events import EventRecorder
@@ -42,6 +43,8 @@ from modeltiers.render.routingpolicy import render_entry
 log = logging.getLogger(__name__)
 
 KIND: Final = "RoutingPolicy"
+SETTLED: Final = 5.0
+"""Seconds for which an answer is good where every router serves the present table."""
 
 
 @dataclass(eq=False)
@@ -53,8 +56,9 @@ class PolicyReconciler:
     children: Children
     settings: Settings
     events: EventRecorder
-    routers: RouterProbe
+    routers: Routers
     ring_tier: Callable[[Key], None]
+    ring_policy: Callable[[Key], None]
     now: Callable[[], datetime]
 
     async def serve(self, key: Key) -> float | None:
@@ -64,8 +68,14 @@ class PolicyReconciler:
             return None  # its Service goes with it by its owner reference; the tiers were rung by its event
         self._ring_what_is_behind(key, seen)
         fault = await self._apply(key, seen) if seen.table is not None else None
-        facts = await self._facts(key, seen, fault)
-        await self._touch(key, seen, facts.routers)
+        routers, fresh = self._routers(key, seen)
+        if routers is None:  # they are asked for the first time, and ring when they have answered
+            if fault:
+                raise_for_retry(fault)
+            return None
+        facts = self._facts(key, seen, fault, routers)
+        if fresh:
+            await self._touch(key, seen, facts.routers)
         wait = await self._report(key, seen, facts)
         if fault:
             raise_for_retry(fault)
@@ -107,7 +117,9 @@ class PolicyReconciler:
 
     # --- facts --------------------------------------------------------------------------------------------------------
 
-    async def _facts(self, key: Key, seen: Seen, fault: errors.ApiFault | None) -> PolicyFacts:
+    def _facts(
+        self, key: Key, seen: Seen, fault: errors.ApiFault | None, routers: tuple[RouterFacts, ...]
+    ) -> PolicyFacts:
         metadata, spec = seen.body["metadata"], seen.spec
         ladder = [tier.name for tier in spec.tiers] if spec else []
         kept = [text for name in ladder if (text := self._on_shelf(key, name)) is not None]
@@ -124,18 +136,34 @@ class PolicyReconciler:
             table=seen.table,
             last_good=hashlib.sha256(kept[0].encode()).hexdigest()[:12] if kept else None,
             apply_error=apply_error(fault),
-            routers=await self._routers(key, ladder) if seen.table else (),
+            routers=routers,
         )
 
-    async def _routers(self, key: Key, ladder: Sequence[str]) -> tuple[RouterFacts, ...]:
-        pods = [
-            pod
-            for name in ladder
-            if self._routed(key[0], name)
-            for pod in self.store.pods_of((key[0], name))
-            if pod.ready
-        ]
-        return await self.routers.look(pods, key[1])
+    def _routers(self, key: Key, seen: Seen) -> tuple[tuple[RouterFacts, ...] | None, bool]:
+        """What the routers said last, None while one was never asked; and whether that is fresh.
+
+        Those who may have news are asked meanwhile, and ring when they have.
+        """
+        if seen.spec is None or seen.table is None:
+            return (), True
+        version = seen.table.version
+        pods = [pod for tier in seen.spec.tiers for pod in self._routed_pods(key[0], tier.name)]
+        known = self.routers.facts(pods, key[1])
+
+        def told() -> None:
+            now = self.routers.facts(pods, key[1])
+            if now is not None and (now != known or any(one.behind(version) for one in now)):
+                self.ring_policy(key)
+
+        settled = known is not None and all(one.version == version for one in known)
+        asked = self.routers.ask(pods, SETTLED if settled else FRESH, told)
+        return known, not asked
+
+    def _routed_pods(self, namespace: str, tier: str) -> list[PodView]:
+        """The pods of a tier whose routers take requests."""
+        if not self._routed(namespace, tier):
+            return []
+        return [pod for pod in self.store.pods_of((namespace, tier)) if pod.ready]
 
     async def _touch(self, key: Key, seen: Seen, routers: Sequence[RouterFacts]) -> None:
         """Have the kubelet bring the table to routers that do not serve it yet; again each time they are asked."""
@@ -146,7 +174,7 @@ class PolicyReconciler:
         uids = {pod.name: pod.uid for tier in seen.spec.tiers for pod in self.store.pods_of((key[0], tier.name))}
         stamp = {names.ANNOTATION_TABLES: self.now().isoformat()}
         for router in routers:
-            if router.reached and not router.refused and router.version != seen.table.version:
+            if router.behind(seen.table.version):
                 uid = uids.get(router.pod)  # of another pod of the name, or of none, nothing is written
                 metadata = {"name": router.pod, "namespace": key[0], "uid": uid, "annotations": stamp}
                 try:

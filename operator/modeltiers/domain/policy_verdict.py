@@ -69,6 +69,10 @@ class RouterFacts:
     refused: str = ""
     """Why it refused the table, in its own words."""
 
+    def behind(self, version: str) -> bool:
+        """Whether it serves another table than this, and did not refuse it."""
+        return self.reached and not self.refused and self.version != version
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyFacts:

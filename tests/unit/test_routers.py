@@ -1,0 +1,131 @@
+"""What routers say is asked for in the background, once for everybody who wants it, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from modeltiers import names
+from modeltiers.controllers.routers import LARGEST, Routers
+from modeltiers.domain.policy_verdict import RouterFacts
+from modeltiers.domain.views import PodView
+
+FILE = names.table_key("support")
+HOST = f"127.9.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
+"""The port is fixed: runs side by side take an address each."""
+SERVES = json.dumps({"inFlight": 3, "tables": {FILE: {"version": "abc123"}}})
+
+
+@dataclass
+class Admin:
+    """An admin port on an address of its own, as a pod's is."""
+
+    body: str = SERVES
+    code: int = 200
+    asked: int = 0
+    hold: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.hold.set()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        self.asked += 1
+        await self.hold.wait()
+        head = f"HTTP/1.1 {self.code} OK\r\ncontent-length: {len(self.body)}\r\nconnection: close\r\n\r\n"
+        writer.write((head + self.body).encode())
+        writer.close()
+
+
+@asynccontextmanager
+async def _running(clock: Callable[[], float]) -> AsyncIterator[tuple[Routers, Admin, PodView]]:
+    """One router that answers, and the program's part that asks it."""
+    admin, routers = Admin(), Routers(clock)
+    server = await asyncio.start_server(admin.answer, HOST, names.ADMIN_PORT)
+    part = asyncio.create_task(routers.run())
+    try:
+        yield routers, admin, PodView("small-1", uid="u1", ip=HOST)
+    finally:
+        part.cancel()
+        await asyncio.gather(part, return_exceptions=True)
+        server.close()
+        await server.wait_closed()
+
+
+def _run(test: Callable[[Routers, Admin, PodView, list[float]], Any]) -> None:
+    async def whole() -> None:
+        now = [100.0]
+        async with _running(lambda: now[0]) as (routers, admin, pod):
+            await test(routers, admin, pod, now)
+
+    asyncio.run(whole())
+
+
+def test_an_answer_serves_everybody_until_it_is_too_old() -> None:
+    async def test(routers: Routers, admin: Admin, pod: PodView, now: list[float]) -> None:
+        assert routers.facts([pod], "support") is None
+        await asyncio.gather(routers.read([pod]), routers.read([pod]))
+        said = routers.last(pod)
+        assert said is not None
+        assert said.status is not None
+        assert (said.at, said.status["inFlight"], admin.asked) == (100.0, 3, 1)
+        assert routers.facts([pod], "support") == (RouterFacts("small-1", version="abc123"),)
+        assert routers.facts([pod], "other") == (RouterFacts("small-1"),)
+        now[0] += 10
+        await routers.read([pod], age=30)
+        assert admin.asked == 1
+        await routers.read([pod], age=5)
+        assert admin.asked == 2
+
+    _run(test)
+
+
+def test_asking_returns_at_once_and_tells_each_who_waits_once() -> None:
+    async def test(routers: Routers, admin: Admin, pod: PodView, now: list[float]) -> None:
+        admin.hold.clear()
+        heard: list[str] = []
+        first, second = (lambda: heard.append("first")), (lambda: heard.append("second"))
+        assert routers.ask([pod], then=first)
+        assert routers.ask([pod], then=first)
+        assert routers.ask([pod], then=second)
+        assert heard == []
+        admin.hold.set()
+        await routers.read([pod])
+        assert sorted(heard) == ["first", "second"]
+        assert admin.asked == 1
+        assert not routers.ask([pod], then=first)
+
+    _run(test)
+
+
+def test_what_cannot_be_asked_is_a_fact_and_is_asked_again() -> None:
+    async def test(routers: Routers, admin: Admin, pod: PodView, now: list[float]) -> None:
+        gone = PodView("small-2", uid="u2", ip=f"127.8{HOST[5:]}")
+        bodies = ("no JSON", "[1]", "x" * (LARGEST + 1), json.dumps({"tables": 7, "refusedTables": [1]}))
+        for body in bodies:
+            admin.body = body
+            await routers.read([pod, gone])
+            facts = routers.facts([pod, gone], "support")
+            assert facts is not None
+            assert [(one.reached, one.version) for one in facts] == [(body == bodies[-1], None), (False, None)]
+            now[0] += 1
+        admin.body, admin.code = SERVES, 503
+        await routers.read([pod])
+        assert routers.facts([pod], "support") == (RouterFacts("small-1", reached=False),)
+        assert admin.asked == len(bodies) + 1
+
+    _run(test)
+
+
+def test_pods_without_an_address_or_a_life_are_not_asked() -> None:
+    async def test(routers: Routers, admin: Admin, pod: PodView, now: list[float]) -> None:
+        over = PodView("small-3", uid="u3", ip=pod.ip, phase="Failed")
+        assert not routers.ask([PodView("small-4", uid="u4"), over])
+        assert routers.facts([over], "support") == ()
+
+    _run(test)
