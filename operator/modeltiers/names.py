@@ -101,6 +101,11 @@ def tier_labels(tier: str) -> dict[str, str]:
     return {LABEL_NAME: "modeltier", LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_TIER: tier}
 
 
+def policy_labels(policy: str) -> dict[str, str]:
+    """Labels that select everything of one policy."""
+    return {LABEL_NAME: "routingpolicy", LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_POLICY: policy}
+
+
 def selector(tier: str, revision: str | None = None) -> dict[str, str]:
     """Labels that select a tier's pods, of one revision or of all."""
     chosen = {LABEL_TIER: tier}

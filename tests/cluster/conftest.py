@@ -13,11 +13,13 @@ from e2e.cluster import Cluster
 from e2e.operator_process import OperatorProcess, install
 from tests.cluster.kit import Tiers, breach, decoded
 
+ENTRY_RETURN = 3
+"""Seconds after which a policy's entry goes back to a tier that is ready again."""
 SETTINGS: dict[str, Any] = {
     "limits": {"unschedulableDeadlineSeconds": 10, "maxReplicas": 100},
     "engineProfiles": {"plain": {"env": [{"name": "VLLM_LOGGING_LEVEL", "value": "INFO"}]}},
     "allowedImages": ["example.com/"],
-    "router": {"image": "example.com/router:1"},
+    "router": {"image": "example.com/router:1", "entryReturnSeconds": ENTRY_RETURN},
     "externalHosts": [{"host": "localhost", "private": True}, {"host": "nowhere.invalid"}],
 }
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from modeltiers.api.routingpolicy import RoutingPolicySpec
 from modeltiers.api.routingpolicy_status import RoutingPolicyStatus
 from modeltiers.domain import kstatus
+from modeltiers.domain.entry import Entry
 from modeltiers.domain.facts import ApplyError
 from modeltiers.domain.policy_reasons import ORDER, QUESTIONS, REASONS, reasons_page
 from modeltiers.domain.policy_table import CompiledTable, Doubt, Fault
@@ -36,8 +37,16 @@ NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 TABLE = CompiledTable("support", "abc123", "{}\n", {})
 SMALL, LARGE = TierFacts("small", Standing.READY), TierFacts("large", Standing.READY)
 THERE = (RouterFacts("small-1", version="abc123"), RouterFacts("large-1", version="abc123"))
+HERE = Entry("small", "FirstTier", "requests enter at small, the first tier that has routers")
 FACTS = PolicyFacts(
-    namespace="demo", name="support", generation=1, model="support", tiers=(SMALL, LARGE), table=TABLE, routers=THERE
+    namespace="demo",
+    name="support",
+    generation=1,
+    model="support",
+    tiers=(SMALL, LARGE),
+    table=TABLE,
+    routers=THERE,
+    entry=HERE,
 )
 SPEC = RoutingPolicySpec.model_validate({"model": "support", "tiers": [{"name": "small"}, {"name": "large"}]})
 PAGE = Path(__file__).parents[2] / "docs/reference/routingpolicy-reasons.md"
@@ -73,6 +82,7 @@ def test_a_policy_that_serves() -> None:
         "Compiled": "True/Compiled",
         "TiersReady": "True/AllReady",
         "Live": "True/LiveEverywhere",
+        "Entry": "True/FirstTier",
         "Ready": "True/Serving",
         "Reconciling": "False/Settled",
         "Stalled": "False/NotStalled",
@@ -393,6 +403,19 @@ def test_over_any_life(life: list[PolicyFacts]) -> None:
 # --- the vocabulary ---------------------------------------------------------------------------------------------------
 
 
+def test_where_requests_enter() -> None:
+    """It has a condition of its own, which changes nothing about Ready; what passes by the clock is waited for."""
+    nowhere = judge(with_(entry=None), [], NOW)
+    assert summary(nowhere)["Entry"] == "Unknown/NoEntry"
+    above = judge(with_(entry=Entry("large", "FirstTierNotReady", "small has no ready pod")), [], NOW)
+    assert summary(above)["Entry"] == "False/FirstTierNotReady"
+    assert (summary(above)["Ready"], above.wait) == ("True/Serving", None)
+    unsteady = Entry("large", "FirstTierUnsteady", "wait", timedelta(seconds=18))
+    assert judge(with_(entry=unsteady), [], NOW).wait == timedelta(seconds=18)
+    asked_again = with_(entry=unsteady, routers=(RouterFacts("p", version="old"),))
+    assert judge(asked_again, [], NOW).wait == timedelta(seconds=1)
+
+
 def test_the_page_is_what_the_code_says() -> None:
     """Run `modeltiers generate` when this fails."""
     assert PAGE.read_text(encoding="utf-8") == reasons_page()
@@ -413,5 +436,6 @@ def test_reasons_are_sound() -> None:
 def test_every_reason_is_said_in_the_code() -> None:
     """A reason that nothing says is a leftover."""
     folder = Path(__file__).parents[2] / "operator/modeltiers/domain"
-    code = "".join((folder / f"policy_{name}.py").read_text(encoding="utf-8") for name in ("verdict", "table"))
+    files = ("policy_verdict.py", "policy_table.py", "entry.py")
+    code = "".join((folder / name).read_text(encoding="utf-8") for name in files)
     assert [name for name in DOCUMENTED if f'"{name}"' not in code] == []

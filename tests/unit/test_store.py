@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from modeltiers import names
-from modeltiers.controllers.store import Store
+from modeltiers.controllers.store import Store, policy_key
 
 
 def body(name: str, *, tier: str | None = "small", **more: Any) -> dict[str, Any]:
@@ -51,6 +51,32 @@ def test_a_ghost_is_forgotten_and_its_tier_named() -> None:
     for kind, name in (("Service", "small"), ("Pod", "p"), ("ModelTier", "small")):
         assert store.drop_ghost(kind, "ns", name) == [("ns", "small")]
     assert (store.children, store.pods, store.tiers) == ({}, {}, {})
+
+
+def of_policy(name: str, **more: Any) -> dict[str, Any]:
+    labels = {names.LABEL_POLICY: "support"}
+    return {"metadata": {"namespace": "ns", "name": name, "labels": labels}, **more}
+
+
+def test_a_child_of_a_policy_is_the_policys_whatever_tier_it_stands_before() -> None:
+    store = Store()
+    key = policy_key(("ns", "support"))
+    assert store.put_child("Service", of_policy("s", spec={"selector": {names.LABEL_TIER: "small"}})) == key
+    store.put_child("Service", of_policy("s", spec={"selector": {names.LABEL_TIER: "large"}}))
+    found = store.child(key, "Service", "s")
+    assert found is not None
+    assert found["spec"]["selector"] == {names.LABEL_TIER: "large"}
+    assert list(store.children) == [key]
+    assert store.drop_ghost("Service", "ns", "s") == [key]
+
+
+def test_ready_pods_are_those_that_take_requests() -> None:
+    store = Store()
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    store.put_pod(body("a", status=ready))
+    store.put_pod(body("b", status={"conditions": [{"type": "Ready", "status": "False"}]}))
+    assert store.ready_pods(("ns", "small")) == {"a"}
+    assert store.ready_pods(("ns", "gone")) == frozenset()
 
 
 def node(**allocatable: str) -> dict[str, Any]:

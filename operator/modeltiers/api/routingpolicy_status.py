@@ -26,7 +26,7 @@ class PolicyCondition(Model):
     """One observation, in the form of metav1.Condition."""
 
     type: str = Field(min_length=1, max_length=64, pattern=r"^[A-Z][A-Za-z]*$")
-    """What is observed: Accepted, Compiled, TiersReady, Live, Ready, Reconciling, Stalled, Doubtful."""
+    """What is observed: Accepted, Compiled, TiersReady, Live, Entry, Ready, Reconciling, Stalled, Doubtful."""
     status: Literal["True", "False", "Unknown"]
     """True, False or Unknown."""
     reason: str = Field(min_length=1, max_length=64, pattern=r"^[A-Z][A-Za-z0-9]*$")
@@ -37,6 +37,15 @@ class PolicyCondition(Model):
     """Generation of the spec this is about."""
     last_transition_time: Time
     """When `status` changed last."""
+
+
+class EntryStatus(Model):
+    """Where requests enter the ladder."""
+
+    tier: TierName
+    """The tier before whose routers the policy's Service stands."""
+    since: Time
+    """Since when it does."""
 
 
 class TableStatus(Model):
@@ -145,6 +154,8 @@ class RoutingPolicyStatus(Model):
     """Routers with the present table of all, for the LIVE column."""
     escalated: str | None = Field(default=None, max_length=32)
     """Share of judged answers that escalated, for the ESCALATED column."""
+    entry: EntryStatus | None = None
+    """Where requests enter; the condition Entry says why."""
     table: TableStatus | None = None
     """The table of the present spec."""
     last_good: LastGood | None = None

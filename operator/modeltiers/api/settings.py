@@ -81,6 +81,9 @@ class RouterDefaults(Model):
     """CPU request of one router."""
     memory: Quantity = "256Mi"
     """Memory request and limit of one router."""
+    entry_return_seconds: int = Field(default=30, ge=0, le=3600)
+    """How long a lower tier must have been ready on end before the requests of a policy enter there again. They leave a
+    tier at once when none of its pods is ready."""
 
 
 class Limits(Model):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modeltiers.controllers import metrics
-from modeltiers.controllers.store import Key, Store
+from modeltiers.controllers.store import OwnerKey, Store
 from modeltiers.domain.diff import difference
 from modeltiers.kube import errors
 from modeltiers.kube.client import Api
@@ -28,8 +28,8 @@ class Children:
     api: Api
     store: Store
 
-    async def apply(self, key: Key, owner: Owner, desired: Mapping[str, Any]) -> bool:
-        """Write a child if it differs from the one that is remembered for this tier; returns whether it did.
+    async def apply(self, key: OwnerKey, owner: Owner, desired: Mapping[str, Any]) -> bool:
+        """Write a child if it differs from the one that is remembered of this owner; returns whether it did.
 
         Raises ApiFault.
         """

@@ -18,7 +18,7 @@ import kopf
 from yarl import URL
 
 from modeltiers import names
-from modeltiers.controllers.store import Key, Store, key_of
+from modeltiers.controllers.store import Key, OwnerKey, Store, key_of, owner_of
 
 Ring = Callable[..., None]
 RingPolicy = Callable[[Key], None]
@@ -34,7 +34,7 @@ CHILDREN: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 PAGE: Final = 100
 """Objects a page of a list: a page is in memory whole, and what is kept of it is a tenth."""
-OURS: Final = f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER},{names.LABEL_TIER}"
+OURS: Final = f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER},{names.LABEL_NAME} in (modeltier,routingpolicy)"
 
 
 @dataclass(eq=False)
@@ -101,7 +101,7 @@ def registry(
         _register_policies(handlers, store, ring, ring_policy)
     for kind, resource in CHILDREN.items():
         _register_children(handlers, store, ring, kind, resource)
-    _register_pods(handlers, store, ring)
+    _register_pods(handlers, store, ring, ring_policy)
     if see_nodes:
         _register_nodes(handlers, store, ring)
     return handlers
@@ -198,11 +198,19 @@ def _register_children(
         _ring_some(ring, store.drop_child(kind, body) if gone else store.put_child(kind, body))
 
 
-def _register_pods(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -> None:
+def _register_pods(handlers: kopf.OperatorRegistry, store: Store, ring: Ring, ring_policy: RingPolicy) -> None:
     @kopf.on.event("", "v1", "pods", id="pod", registry=handlers)
     async def answer(event: Mapping[str, Any], **_: Any) -> None:
         body, gone = event["object"], event["type"] == "DELETED"
+        owner = owner_of(body)
+        if owner is None:
+            return
+        ready = store.ready_pods(owner)
         _ring_some(ring, store.drop_pod(body) if gone else store.put_pod(body))
+        if len(owner) == 2 and store.ready_pods(owner) != ready:
+            # Where their requests enter hangs on it, and is not to wait for the tier's own words.
+            for policy in store.policies_of(owner):
+                ring_policy(policy)
 
 
 def _register_nodes(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -> None:
@@ -215,6 +223,6 @@ def _register_nodes(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -
                 ring(key)
 
 
-def _ring_some(ring: Ring, key: Key | None) -> None:
+def _ring_some(ring: Ring, key: OwnerKey | None) -> None:
     if key:
         ring(key)

@@ -27,9 +27,8 @@ from modeltiers.controllers.config import Process
 from modeltiers.controllers.external import ExternalProbe
 from modeltiers.controllers.modeltier import KIND, TierReconciler
 from modeltiers.controllers.routers import Routers
-from modeltiers.controllers.routingpolicy import KIND as POLICY
 from modeltiers.controllers.routingpolicy import PolicyReconciler
-from modeltiers.controllers.store import Key, Store
+from modeltiers.controllers.store import POLICY, Key, OwnerKey, Store, policy_key
 from modeltiers.controllers.workqueue import RetryAfter, WorkQueue
 from modeltiers.domain import catalogue
 from modeltiers.kube import errors
@@ -42,8 +41,6 @@ from modeltiers.kube.session import Connection
 
 log = logging.getLogger(__name__)
 
-PolicyKey = tuple[str, str, str]
-"""Namespace and name of a policy, and its kind: in the queue beside the keys of tiers."""
 LAG_LIMIT: Final = 10.0
 STUCK_LIMIT: Final = 600.0
 STALE_WATCH: Final = 180.0
@@ -59,7 +56,7 @@ class Operator:
     connection: Connection
 
     def __post_init__(self) -> None:
-        self.queue: WorkQueue[Key | PolicyKey] = WorkQueue(clock=time.monotonic)
+        self.queue: WorkQueue[OwnerKey] = WorkQueue(clock=time.monotonic)
         self.store = Store()
         self.watches = doorbell.Watches(on_relist=self._relisted)
         self.lag = health.Lag()
@@ -196,7 +193,7 @@ class Operator:
         self.synced.set()
 
     def _ring_policy(self, key: Key) -> None:
-        self.queue.ring((*key, POLICY))
+        self.queue.ring(policy_key(key))
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -256,7 +253,7 @@ class Operator:
             for _ in range(self.settings.workers):
                 group.create_task(self.queue.work(self._serve))
 
-    async def _serve(self, key: Key | PolicyKey) -> float | None:
+    async def _serve(self, key: OwnerKey) -> float | None:
         await self._may_work()
         started = time.perf_counter()
         result = "error"

@@ -10,18 +10,20 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from modeltiers import names
 from modeltiers.api.settings import Settings
 from modeltiers.controllers.children import Children
 from modeltiers.controllers.modeltier import apply_error, raise_for_retry
-from modeltiers.controllers.routers import FRESH, Routers
+from modeltiers.controllers.routers import FRESH, KEPT, Routers
 from modeltiers.controllers.shelf import Seen, see_policy
-from modeltiers.controllers.store import Body, Key, Store
+from modeltiers.controllers.store import POLICY, Body, Key, Store, policy_key
 from modeltiers.controllers.workqueue import RetryAfter
 from modeltiers.domain import conditions
+from modeltiers.domain.entry import Entry, Rung, choose_entry, entry_status, table_at
 from modeltiers.domain.policy_table import policy_behind
 from modeltiers.domain.policy_verdict import (
     PolicyFacts,
@@ -42,7 +44,6 @@ from modeltiers.render.routingpolicy import render_entry
 
 log = logging.getLogger(__name__)
 
-KIND: Final = "RoutingPolicy"
 SETTLED: Final = 5.0
 """Seconds for which an answer is good where every router serves the present table."""
 
@@ -67,13 +68,14 @@ class PolicyReconciler:
         if seen is None or seen.body["metadata"].get("deletionTimestamp"):
             return None  # its Service goes with it by its owner reference; the tiers were rung by its event
         self._ring_what_is_behind(key, seen)
-        fault = await self._apply(key, seen) if seen.table is not None else None
         routers, fresh = self._routers(key, seen)
+        entry = self._entry(key, seen)
+        fault = await self._apply(key, seen, entry) if entry is not None else None
         if routers is None:  # they are asked for the first time, and ring when they have answered
             if fault:
                 raise_for_retry(fault)
             return None
-        facts = self._facts(key, seen, fault, routers)
+        facts = self._facts(key, seen, routers, entry, fault)
         if fresh:
             await self._touch(key, seen, facts.routers)
         wait = await self._report(key, seen, facts)
@@ -96,29 +98,48 @@ class PolicyReconciler:
         text = ((found or {}).get("data") or {}).get(names.table_key(key[1]))
         return text if isinstance(text, str) else None
 
-    async def _apply(self, key: Key, seen: Seen) -> errors.ApiFault | None:
-        assert seen.spec is not None
-        owner = Owner(key[0], key[1], seen.body["metadata"]["uid"], KIND)
-        entry = self._entry(key, seen)
+    async def _apply(self, key: Key, seen: Seen, entry: Entry) -> errors.ApiFault | None:
+        owner = Owner(key[0], key[1], seen.body["metadata"]["uid"], POLICY)
         try:
-            await self.children.apply((key[0], entry), owner, render_entry(owner, entry))
+            await self.children.apply(policy_key(key), owner, render_entry(owner, names.selector(entry.tier)))
         except errors.ApiFault as fault:
             return fault
         return None
 
-    def _entry(self, key: Key, seen: Seen) -> str:
-        """The tier that takes the policy's requests: the lowest that answers and has routers, else the lowest."""
-        assert seen.spec is not None
-        ladder = [tier.name for tier in seen.spec.tiers]
-        ready = (
-            name for name in ladder if self._routed(key[0], name) and self._standing(key[0], name)[0] is Standing.READY
-        )
-        return next(ready, ladder[0])
+    # --- entry --------------------------------------------------------------------------------------------------------
+
+    def _entry(self, key: Key, seen: Seen) -> Entry | None:
+        """Where requests enter; None while no tier has a table for them, of this spec or of an earlier one."""
+        ladder = self.store.ladders.get(key, ())
+        if seen.table is None and all(self._on_shelf(key, name) is None for name in ladder):
+            return None
+        now = self.now()
+        rungs = [self._rung(key, seen, name, now) for name in ladder if self._routed(key[0], name)]
+        steady = timedelta(seconds=self.settings.router.entry_return_seconds)
+        return choose_entry(rungs, self._entered(key), now, steady)
+
+    def _entered(self, key: Key) -> str | None:
+        """The tier before which the policy's Service stands."""
+        service = self.store.child(policy_key(key), "Service", names.policy_service(key[1]))
+        tier = (((service or {}).get("spec") or {}).get("selector") or {}).get(names.LABEL_TIER)
+        return tier if isinstance(tier, str) else None
+
+    def _rung(self, key: Key, seen: Seen, tier: str, now: datetime) -> Rung:
+        pods = self._routed_pods(key[0], tier)
+        answers = self.routers.facts(pods, key[1])
+        said = None if answers is None else [(one.version, one.refused) for one in answers if one.reached]
+        expected = seen.table is not None or self._on_shelf(key, tier) is not None
+        return Rung(tier, tuple(pod.ready_since or now for pod in pods), table_at(said, expected=expected))
 
     # --- facts --------------------------------------------------------------------------------------------------------
 
     def _facts(
-        self, key: Key, seen: Seen, fault: errors.ApiFault | None, routers: tuple[RouterFacts, ...]
+        self,
+        key: Key,
+        seen: Seen,
+        routers: tuple[RouterFacts, ...],
+        entry: Entry | None,
+        fault: errors.ApiFault | None,
     ) -> PolicyFacts:
         metadata, spec = seen.body["metadata"], seen.spec
         ladder = [tier.name for tier in spec.tiers] if spec else []
@@ -137,6 +158,7 @@ class PolicyReconciler:
             last_good=hashlib.sha256(kept[0].encode()).hexdigest()[:12] if kept else None,
             apply_error=apply_error(fault),
             routers=routers,
+            entry=entry,
         )
 
     def _routers(self, key: Key, seen: Seen) -> tuple[tuple[RouterFacts, ...] | None, bool]:
@@ -144,10 +166,11 @@ class PolicyReconciler:
 
         Those who may have news are asked meanwhile, and ring when they have.
         """
-        if seen.spec is None or seen.table is None:
+        pods = [pod for name in self.store.ladders.get(key, ()) for pod in self._routed_pods(key[0], name)]
+        if seen.table is None:
+            self.routers.ask(pods, KEPT, partial(self.ring_policy, key))  # whether they have the table before
             return (), True
         version = seen.table.version
-        pods = [pod for tier in seen.spec.tiers for pod in self._routed_pods(key[0], tier.name)]
         known = self.routers.facts(pods, key[1])
 
         def told() -> None:
@@ -231,8 +254,10 @@ class PolicyReconciler:
         before = seen.body.get("status") or {}
         previous = before.get("conditions") or []
         verdict = judge(facts, previous, self.now())
-        url = names.policy_url(key[1], key[0]) if facts.table is not None else None
+        url = names.policy_url(key[1], key[0]) if facts.table is not None and facts.entry is not None else None
         status = status_of(facts, seen.spec, verdict.conditions, url=url)
+        if facts.entry is not None:
+            status["entry"] = entry_status(facts.entry, before.get("entry") or {}, self.now())
         if status != before:
             await self._write_status(key, seen.body, status)
             self._tell(seen.body, previous, verdict.conditions)
@@ -240,7 +265,7 @@ class PolicyReconciler:
 
     async def _write_status(self, key: Key, body: Body, status: Mapping[str, Any]) -> None:
         metadata = {"name": key[1], "namespace": key[0], "uid": body["metadata"]["uid"]}
-        desired = {"apiVersion": names.API_VERSION, "kind": KIND, "metadata": metadata, "status": status}
+        desired = {"apiVersion": names.API_VERSION, "kind": POLICY, "metadata": metadata, "status": status}
         try:
             self.store.put_policy(await self.api.apply(desired, status=True))
         except errors.NotFound:

@@ -1,4 +1,4 @@
-"""What the watches have shown so far: tiers, their children and pods, and nodes.
+"""What the watches have shown so far: tiers and policies, their children and pods, and nodes.
 
 Filled by the doorbell only and read by reconcilers only. It keeps what decisions read and drops the rest, so that
 thousands of objects fit in memory. It refuses to know what any of it means.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -16,7 +16,12 @@ from modeltiers import names
 from modeltiers.domain.views import NodeView, PodView
 
 Key = tuple[str, str]
-"""Namespace and name of a tier."""
+"""Namespace and name of a tier, or of a policy where nothing else is meant."""
+PolicyKey = tuple[str, str, str]
+"""Namespace and name of a policy, and its kind: where keys of tiers and of policies lie side by side."""
+OwnerKey = Key | PolicyKey
+"""Whom a child belongs to."""
+POLICY: Final = "RoutingPolicy"
 Body = Mapping[str, Any]
 
 
@@ -68,8 +73,8 @@ class Store:
     """The model name that each policy's clients ask for."""
     asked: dict[Key, set[str]] = field(default_factory=dict)
     """The policies that have each model name of a namespace."""
-    children: dict[Key, dict[tuple[str, str], Kept]] = field(default_factory=dict)
-    pods: dict[Key, dict[str, PodView]] = field(default_factory=dict)
+    children: dict[OwnerKey, dict[tuple[str, str], Kept]] = field(default_factory=dict)
+    pods: dict[OwnerKey, dict[str, PodView]] = field(default_factory=dict)
     nodes: dict[str, NodeView] = field(default_factory=dict)
     waiting_for_nodes: set[Key] = field(default_factory=set)
 
@@ -128,26 +133,26 @@ class Store:
         """The policies that cross a tier."""
         return [(tier[0], name) for name in sorted(self.crossing.get(tier, ()))]
 
-    def put_child(self, kind: str, body: Body) -> Key | None:
-        """Remember a child; returns the tier it belongs to by its label, if that was news."""
-        key = tier_of(body)
+    def put_child(self, kind: str, body: Body) -> OwnerKey | None:
+        """Remember a child; returns whom it belongs to by its labels, if that was news."""
+        key = owner_of(body)
         if key is None:
             return None
         item = (kind, body["metadata"]["name"])
         news = _put(self.children.setdefault(key, {}), item, body, status=kind == "Deployment")
         return key if news else None
 
-    def drop_child(self, kind: str, body: Body) -> Key | None:
+    def drop_child(self, kind: str, body: Body) -> OwnerKey | None:
         """Forget a child."""
-        key = tier_of(body)
+        key = owner_of(body)
         item = (kind, body["metadata"]["name"])
         if key and _same(body, self.children.get(key, {}).get(item)):
             _discard(self.children, key, item)
         return key
 
-    def put_pod(self, body: Body) -> Key | None:
-        """Remember a pod of a tier; returns the tier if anything that decisions read has changed."""
-        key = tier_of(body)
+    def put_pod(self, body: Body) -> OwnerKey | None:
+        """Remember a pod; returns whom it belongs to if anything that decisions read has changed."""
+        key = owner_of(body)
         if key is None:
             return None
         pods, name, view = self.pods.setdefault(key, {}), body["metadata"]["name"], PodView.of(body)
@@ -155,9 +160,9 @@ class Store:
         pods[name] = view
         return key if news else None
 
-    def drop_pod(self, body: Body) -> Key | None:
-        """Forget a pod of a tier."""
-        key = tier_of(body)
+    def drop_pod(self, body: Body) -> OwnerKey | None:
+        """Forget a pod."""
+        key = owner_of(body)
         if key:
             _discard(self.pods, key, body["metadata"]["name"])
         return key
@@ -177,7 +182,7 @@ class Store:
         """Remember an object of any kind."""
         if kind == "ModelTier":
             self.put_tier(body)
-        elif kind == "RoutingPolicy":
+        elif kind == POLICY:
             self.put_policy(body)
         elif kind == "Pod":
             self.put_pod(body)
@@ -191,20 +196,24 @@ class Store:
         kept = self.tiers.get(key)
         return kept.body() if kept else None
 
-    def child(self, key: Key, kind: str, name: str) -> Body | None:
+    def child(self, key: OwnerKey, kind: str, name: str) -> Body | None:
         """A child as it was seen last."""
         kept = self.children.get(key, {}).get((kind, name))
         return kept.body() if kept else None
 
-    def pods_of(self, key: Key) -> tuple[PodView, ...]:
-        """The tier's pods in the order of their names."""
+    def pods_of(self, key: OwnerKey) -> tuple[PodView, ...]:
+        """The pods of a tier or a policy in the order of their names."""
         return tuple(view for _, view in sorted(self.pods.get(key, {}).items()))
+
+    def ready_pods(self, key: OwnerKey) -> frozenset[str]:
+        """Names of the pods that take requests."""
+        return frozenset(name for name, view in self.pods.get(key, {}).items() if view.ready)
 
     def names_of(self, kind: str) -> Iterator[tuple[str, str]]:
         """Namespace and name of every object of a kind that is remembered."""
         if kind == "ModelTier":
             yield from self.tiers
-        elif kind == "RoutingPolicy":
+        elif kind == POLICY:
             yield from self.policies
         elif kind == "Pod":
             yield from ((key[0], name) for key, pods in self.pods.items() for name in pods)
@@ -214,18 +223,18 @@ class Store:
             for key, children in self.children.items():
                 yield from ((key[0], name) for child_kind, name in children if child_kind == kind)
 
-    def drop_ghost(self, kind: str, namespace: str, name: str) -> list[Key]:
-        """Forget an object that a fresh list no longer has; returns the tiers to look at again."""
+    def drop_ghost(self, kind: str, namespace: str, name: str) -> list[OwnerKey]:
+        """Forget an object that a fresh list no longer has; returns the tiers and policies to look at again."""
         if kind == "ModelTier":
             self.tiers.pop((namespace, name), None)
             return [(namespace, name)]
         if kind == "Node":
             self.nodes.pop(name, None)
             return []
-        if kind == "RoutingPolicy":
+        if kind == POLICY:
             self.policies.pop((namespace, name), None)
             return [(namespace, tier) for tier in self._index((namespace, name), (), "")]
-        shelf: dict[Key, dict[Any, Any]] = self.pods if kind == "Pod" else self.children
+        shelf: dict[OwnerKey, dict[Any, Any]] = self.pods if kind == "Pod" else self.children
         item: Any = name if kind == "Pod" else (kind, name)
         owners = [key for key, items in shelf.items() if key[0] == namespace and item in items]
         for key in owners:
@@ -238,10 +247,18 @@ def key_of(body: Body) -> Key:
     return body["metadata"]["namespace"], body["metadata"]["name"]
 
 
-def tier_of(body: Body) -> Key | None:
-    """The tier that an object belongs to by its label."""
+def policy_key(key: Key) -> PolicyKey:
+    """The key of a policy beside those of tiers."""
+    return (*key, POLICY)
+
+
+def owner_of(body: Body) -> OwnerKey | None:
+    """The policy or else the tier that an object belongs to by its labels."""
     metadata = body["metadata"]
-    tier = (metadata.get("labels") or {}).get(names.LABEL_TIER)
+    labels = metadata.get("labels") or {}
+    if policy := labels.get(names.LABEL_POLICY):
+        return policy_key((metadata["namespace"], policy))
+    tier = labels.get(names.LABEL_TIER)
     return (metadata["namespace"], tier) if tier else None
 
 
@@ -275,7 +292,7 @@ def _leave(index: dict[Key, set[str]], key: Key, name: str) -> None:
             del index[key]
 
 
-def _discard(shelf: dict[Key, dict[Any, Any]], key: Key, item: Any) -> None:
+def _discard(shelf: dict[OwnerKey, dict[Any, Any]], key: OwnerKey, item: Any) -> None:
     items = shelf.get(key)
     if items:
         items.pop(item, None)

@@ -14,6 +14,7 @@ from modeltiers.domain.conditions import Reason
 COMPILED: Final = "Compiled"
 TIERS_READY: Final = "TiersReady"
 LIVE: Final = "Live"
+ENTRY: Final = "Entry"
 DOUBTFUL: Final = "Doubtful"
 
 ORDER: Final = (
@@ -21,12 +22,14 @@ ORDER: Final = (
     COMPILED,
     TIERS_READY,
     LIVE,
+    ENTRY,
     conditions.READY,
     conditions.RECONCILING,
     conditions.STALLED,
     DOUBTFUL,
 )
 _WAIT: Final = "Nothing to do: it passes."
+_SEE_LIVE: Final = "See the condition Live."
 _TIER_WAY_OUT: Final = "Look at the ModelTier that is named: `kubectl get mt`."
 REASONS: Final[tuple[Reason, ...]] = (
     Reason("Valid", conditions.ACCEPTED, "The spec is valid and allowed."),
@@ -109,6 +112,24 @@ REASONS: Final[tuple[Reason, ...]] = (
         "A router does not take the table; the message has its words.",
         "Restart its tier for a newer router, or remove the field.",
     ),
+    Reason("FirstTier", ENTRY, "Requests enter at the first tier that has routers."),
+    Reason(
+        "FirstTierNotReady",
+        ENTRY,
+        "No pod of the lower tiers is ready: requests enter at the next tier that has the table.",
+        "Look at the ModelTier that is named: `kubectl get mt`.",
+    ),
+    Reason(
+        "FirstTierUnsteady",
+        ENTRY,
+        "A lower tier is ready again, but not for long enough (`router.entryReturnSeconds` in the settings).",
+        _WAIT,
+    ),
+    Reason("TableNotThere", ENTRY, "A lower tier is ready, but its routers do not have the table.", _SEE_LIVE),
+    Reason("NoPodReady", ENTRY, "No tier has a ready pod: the entry stays where it is.", _TIER_WAY_OUT),
+    Reason(
+        "NoEntry", ENTRY, "No tier has routers with a table for the policy.", "See the conditions Compiled and Live."
+    ),
     Reason("Serving", conditions.READY, "The present table is live and the tiers answer."),
     Reason("NoTierReady", conditions.READY, "No tier on the ladder answers.", _TIER_WAY_OUT),
     Reason("Terminating", conditions.RECONCILING, "The policy is being deleted.", _WAIT),
@@ -136,6 +157,7 @@ QUESTIONS: Final[Mapping[str, str]] = {
     COMPILED: "Is there a table? When it is False, Ready and Stalled carry the same reason.",
     TIERS_READY: "Does every tier on the ladder answer?",
     LIVE: "Do all routers serve the present table?",
+    ENTRY: "Do requests enter at the first tier? `status.entry` says where they do, and since when.",
     conditions.READY: "Does the present spec serve? The reasons of the conditions above, and these.",
     conditions.RECONCILING: "Is something being worked on?",
     conditions.STALLED: "Does something stand in the way?",

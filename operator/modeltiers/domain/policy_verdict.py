@@ -18,8 +18,9 @@ from modeltiers.api.routingpolicy import RoutingPolicySpec
 from modeltiers.domain import conditions
 from modeltiers.domain.conditions import Observation, Status
 from modeltiers.domain.engine_messages import quote
+from modeltiers.domain.entry import Entry
 from modeltiers.domain.facts import ApplyError
-from modeltiers.domain.policy_reasons import COMPILED, DOUBTFUL, LIVE, ORDER, TIERS_READY
+from modeltiers.domain.policy_reasons import COMPILED, DOUBTFUL, ENTRY, LIVE, ORDER, TIERS_READY
 from modeltiers.domain.policy_table import CompiledTable, Doubt, Fault
 
 ASK_AGAIN: Final = timedelta(seconds=1)
@@ -102,6 +103,8 @@ class PolicyFacts:
     """The first write of a child that failed."""
     routers: tuple[RouterFacts, ...] = ()
     """The routers that should serve the table."""
+    entry: Entry | None = None
+    """Where requests enter; None while they enter nowhere."""
 
 
 def oldest(policies: Iterable[tuple[str, str]]) -> str | None:
@@ -158,8 +161,9 @@ def judge(facts: PolicyFacts, previous: Sequence[Mapping[str, Any]], now: dateti
     """The conditions of a policy, laid over the ones written last."""
     observed = [_accepted(facts), _compiled(facts), _tiers_ready(facts), _live(facts)]
     outcome = _outcome(facts, observed)
-    observed += [*_summary(outcome), _doubtful(facts)]
-    return Verdict(conditions.merge(previous, observed, facts.generation, now, ORDER), outcome.wait)
+    observed += [_entry(facts), *_summary(outcome), _doubtful(facts)]
+    waits = [wait for wait in (outcome.wait, facts.entry.wait if facts.entry else None) if wait is not None]
+    return Verdict(conditions.merge(previous, observed, facts.generation, now, ORDER), min(waits, default=None))
 
 
 def _accepted(facts: PolicyFacts) -> Observation:
@@ -266,6 +270,15 @@ def _live(facts: PolicyFacts) -> Observation:
         way_out = "routers are asked again; let the operator reach their admin port if this stays"
         return Observation(LIVE, "Unknown", "RoutersUnreachable", f"{told}; {way_out}")
     return Observation(LIVE, "False", "Spreading", f"{told}; the others are being told")
+
+
+_ENTERED: Final[Mapping[str, Status]] = {"FirstTier": "True", "NoPodReady": "Unknown"}
+
+
+def _entry(facts: PolicyFacts) -> Observation:
+    if facts.entry is None:
+        return Observation(ENTRY, "Unknown", "NoEntry", "no tier has routers with a table for this policy yet")
+    return Observation(ENTRY, _ENTERED.get(facts.entry.reason, "False"), facts.entry.reason, facts.entry.message)
 
 
 def _doubtful(facts: PolicyFacts) -> Observation:

@@ -135,6 +135,12 @@ class PodView:
         return not self.deleting and any(c.type == "Ready" and c.status == "True" for c in self.conditions)
 
     @property
+    def ready_since(self) -> datetime | None:
+        """Since when the pod takes requests; None where it does not, or nobody said."""
+        said = self.condition("Ready")
+        return instant(said.since) if self.ready and said else None
+
+    @property
     def unschedulable(self) -> bool:
         """Whether the scheduler looked and found no node."""
         seen = self.condition("PodScheduled")

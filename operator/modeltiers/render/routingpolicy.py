@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from modeltiers import names
@@ -9,8 +10,8 @@ from modeltiers.domain.diff import sealed
 from modeltiers.render.owner import Owner
 
 
-def render_entry(owner: Owner, tier: str) -> dict[str, Any]:
-    """The Service of a policy, before the ready routers of this tier."""
+def render_entry(owner: Owner, pods: Mapping[str, str]) -> dict[str, Any]:
+    """The Service of a policy, before the ready routers that have these labels."""
     return sealed(
         {
             "apiVersion": "v1",
@@ -18,13 +19,12 @@ def render_entry(owner: Owner, tier: str) -> dict[str, Any]:
             "metadata": {
                 "name": names.policy_service(owner.name),
                 "namespace": owner.namespace,
-                # The tier's label, since it stands before the tier's pods: it is watched with the tier's own children.
-                "labels": {**names.tier_labels(tier), names.LABEL_POLICY: owner.name},
+                "labels": names.policy_labels(owner.name),
                 "ownerReferences": [owner.reference()],
             },
             "spec": {
                 "type": "ClusterIP",
-                "selector": names.selector(tier),
+                "selector": dict(pods),
                 "ports": [
                     {
                         "name": names.ENGINE_PORT_NAME,
