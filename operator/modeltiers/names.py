@@ -42,8 +42,9 @@ SERVING_PORT: Final = 8080
 SERVING_PORT_NAME: Final = "serving"
 ADMIN_PORT: Final = 8081
 ADMIN_PORT_NAME: Final = "admin"
-ROUTER_SECRET: Final = "modeltiers-router"  # noqa: S105  the name of the namespace's one optional Secret
+CLIENT_KEYS_SECRET: Final = "modeltiers-keys"  # noqa: S105  a name: the namespace's one Secret of client keys, made by users
 CLIENT_KEYS: Final = "keys.json"
+HOP_SECRET: Final = "modeltiers-hop"  # noqa: S105  a name: the namespace's one Secret of the hop key, made by the operator
 HOP_KEY: Final = "hop.key"
 
 MAX_TIER_NAME: Final = 50  # leaves room for the suffixes below and a ReplicaSet's hash inside 63 characters
@@ -76,6 +77,11 @@ def table_key(policy: str) -> str:
     return f"{policy}.json"
 
 
+def direct_policy(tier: str) -> str:
+    """Name, in tables, metrics and records, of what answers a tier's direct callers; no policy may have it."""
+    return f"direct-{tier}"
+
+
 def policy_service(policy: str) -> str:
     """Name of the Service that clients of a policy call."""
     return f"{policy}-policy"
@@ -93,6 +99,11 @@ def service_account(tier: str) -> str:
 
 def disruption_budget(tier: str) -> str:
     """Name of the PodDisruptionBudget over a tier's pods."""
+    return tier
+
+
+def network_policy(tier: str) -> str:
+    """Name of the NetworkPolicy over a tier's pods."""
     return tier
 
 

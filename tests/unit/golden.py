@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from modeltiers import names
 from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.settings import Settings
 from modeltiers.domain import asks, catalogue
@@ -15,6 +16,7 @@ from modeltiers.domain.record import Record, inputs_of
 from modeltiers.domain.sizing import Plan
 from modeltiers.domain.surge import choose_rollout
 from modeltiers.render.modeltier import render_tier, resolve
+from modeltiers.render.network import admitted
 from modeltiers.render.owner import Owner
 
 ROOT = Path(__file__).parents[2]
@@ -47,4 +49,5 @@ def children_of(document: dict[str, Any], settings: Settings = SETTINGS) -> list
     if spec.external:
         return []
     owner = Owner("default", name, "00000000-0000-0000-0000-000000000000")
-    return render_tier(owner, spec.replicas, record_of(name, spec, settings))
+    who = admitted(settings.network, names.OPERATOR_NAMESPACE)
+    return render_tier(owner, spec.replicas, record_of(name, spec, settings), {}, who)

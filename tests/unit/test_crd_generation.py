@@ -68,6 +68,7 @@ class TestModelTier:
             "spec.sizing.concurrency": 16,
             "spec.replicas": 1,
             "spec.serving.shutdownSeconds": 120,
+            "spec.access.mode": "Policy",
             "spec.price.currency": "USD",
         }
 

@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from prometheus_client import REGISTRY
 
+from modeltiers import names
 from modeltiers.kube import access, errors
 from modeltiers.kube.client import Api
 from modeltiers.kube.refs import KINDS, Ref
@@ -294,11 +295,13 @@ def rules(manifests: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 
 def test_roles_have_no_wildcards_and_no_secrets() -> None:
-    """In either mode: verbs and resources by name, no pods made, no Secret read."""
+    """In either mode: verbs and resources by name, no pods made, no Secret read, and one made, by its name."""
     for manifests in (access.rbac_manifests(), access.rbac_manifests(["team-a", "team-b"], "ops")):
         for rule in rules(manifests, "Role") + rules(manifests, "ClusterRole"):
             assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
-            assert "secrets" not in rule["resources"]
+            if "secrets" in rule["resources"]:
+                assert rule["resourceNames"] == [names.HOP_SECRET]
+                assert set(rule["verbs"]) == {"create", "patch"}
             # Pods are touched, by an annotation that brings them a new table, and neither made nor ended.
             assert not {"create", "update", "delete"} & set(rule["verbs"]) or "pods" not in rule["resources"]
             assert not any(resource.startswith(("pods/", "nodes/", "roles")) for resource in rule["resources"])

@@ -186,7 +186,9 @@ class TestTheTable:
         ):
             body = next(yaml.safe_load_all(file.read_text(encoding="utf-8")))
             name = body["metadata"]["name"]
-            tiers[name] = TierView.of(name, ModelTierSpec.model_validate(body["spec"]), can={"tools": True})
+            tiers[name] = dataclasses.replace(
+                TierView.of(name, ModelTierSpec.model_validate(body["spec"])), can={"tools": True}
+            )
         table = compile_table(policy.metadata["name"], policy.spec, tiers, "demo")
         assert isinstance(table, CompiledTable), [str(one) for one in table]
         assert [str(one) for one in table.doubts] == []
@@ -211,7 +213,14 @@ class TestTiers:
         assert TierView.of("small", ModelTierSpec.model_validate(body)).can == {"tools": True}
         plain = ModelTierSpec.model_validate({"model": {"source": "hf://a/b"}})
         assert TierView.of("small", plain, profile_args=[policy_table.TOOL_FLAG]).can == {"tools": True}
-        assert TierView.of("small", plain, can={"images": True}).can == {"images": True, "tools": False}
+
+    def test_what_a_spec_says_of_its_model_goes_before_what_is_assumed(self) -> None:
+        """Also the word on tools, which the engine's flags would deny."""
+        said = {"model": {"source": "hf://a/b"}, "capabilities": {"images": True, "tools": True, "jsonSchema": False}}
+        view = TierView.of("small", ModelTierSpec.model_validate(said))
+        assert view.can == {"images": True, "tools": True, "jsonSchema": False}
+        outside = {"external": {"baseUrl": "https://a.example/v1", "model": "m", "contextTokens": 8192}}
+        assert TierView.of("far", ModelTierSpec.model_validate(outside)).context_tokens == 8192
 
     @pytest.mark.parametrize(
         ("url", "outside"),

@@ -71,7 +71,9 @@ def test_the_router_drains_before_the_engine_is_told_to_end(seconds: int) -> Non
 def test_what_a_policy_brings_later_is_mounted_from_the_start_and_may_be_missing() -> None:
     volumes = {one["name"]: one for one in pod()["volumes"]}
     assert volumes["tables"]["configMap"] == {"name": "small-table", "optional": True}
-    assert volumes["keys"]["secret"] == {"secretName": names.ROUTER_SECRET, "optional": True}
+    secrets = [one["secret"] for one in volumes["keys"]["projected"]["sources"]]
+    assert [one["name"] for one in secrets] == [names.CLIENT_KEYS_SECRET, names.HOP_SECRET]
+    assert all(one["optional"] for one in secrets)
 
 
 def test_the_router_takes_the_arguments_it_is_given() -> None:

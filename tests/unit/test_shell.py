@@ -109,6 +109,6 @@ async def test_the_lag_of_a_blocked_loop_is_seen() -> None:
 def test_kopf_watches_only_what_is_ours() -> None:
     chosen = settings()
     assert set(chosen.watching.label_selectors.values()) == {OURS}
-    assert len(chosen.watching.label_selectors) == 6
+    assert len(chosen.watching.label_selectors) == 7
     assert not chosen.posting.enabled
     assert chosen.scanning.disabled

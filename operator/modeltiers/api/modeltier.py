@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from modeltiers.api.base import Model, Rule, atomic, cel, listed_by
+from modeltiers.api.base import Model, Rule, atomic, cel, distinct, listed_by
 from modeltiers.api.modeltier_status import ModelTierStatus
 
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
@@ -371,12 +371,14 @@ class External(Model):
         pattern=r"^https?://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*/?$",
     )
     """Base URL up to and with the version, for example https://api.example.com/v1. The administrator allows hosts."""
-    model: str = Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:@-]*$")
+    model: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:@-]*$")
     """Name of the model at that API."""
     api_key_secret_ref: SecretKeyRef | None = None
     """API key. Left out: the API is called without one."""
     price: TokenPrice | None = None
     """What the API charges."""
+    context_tokens: int | None = Field(default=None, ge=16, le=100_000_000)
+    """Longest prompt plus answer that the API takes, in tokens. Left out: no request is too long for it."""
 
     __cel__: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -384,6 +386,40 @@ class External(Model):
             "an API key is only sent over https: use an https:// baseUrl or leave apiKeySecretRef out",
         ),
     )
+
+
+class TierAccess(Model):
+    """Who may call the tier itself, past every policy."""
+
+    mode: Literal["Policy", "Open", "Keys"] = "Policy"
+    """Policy: nobody; the tier answers what a RoutingPolicy sends to it, and nothing else. Open: everybody who reaches
+    its Service. Keys: with a key of the namespace's Secret of client keys."""
+    keys: list[Name] = Field(default=[], max_length=200, json_schema_extra=distinct())
+    """Names of keys in that Secret; every key of it when left out."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.keys) || size(self.keys) == 0 || self.mode == 'Keys'",
+            "keys are named but mode is not Keys: set mode: Keys, or remove keys",
+        ),
+    )
+
+
+class Capabilities(Model):
+    """What the model can take, where that is not known by itself; a request that needs more never goes to it."""
+
+    tools: bool | None = None
+    """Calls tools. Left out: as the engine's flags say, yes for an external API."""
+    images: bool | None = None
+    """Reads images. Left out: no."""
+    audio: bool | None = None
+    """Reads or speaks audio. Left out: no."""
+    json_schema: bool | None = None
+    """Keeps to a JSON schema. Left out: yes."""
+    logprobs: bool | None = None
+    """Returns token logprobs, from which confidence is judged. Left out: yes."""
+    embeddings: bool | None = None
+    """Answers /v1/embeddings. Left out: no."""
 
 
 class ModelTierSpec(Model):
@@ -407,6 +443,11 @@ class ModelTierSpec(Model):
     """Where the pods may run."""
     price: Price | None = None
     """What an accelerator costs, for the figures in status."""
+    access: TierAccess | None = None
+    """Who may call the tier itself, past every policy; nobody when left out. Without a router before the engine
+    (administrator's setting) everybody who reaches its Service may."""
+    capabilities: Capabilities | None = None
+    """What the model can take, where that is not known by itself."""
     rollout_token: str | None = Field(
         default=None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$"
     )

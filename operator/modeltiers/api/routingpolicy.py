@@ -505,4 +505,8 @@ class RoutingPolicy(Model):
             "metadata.name must be at most 50 lower-case letters, digits and '-', beginning with a letter:"
             " Services and labels are named after it",
         ),
+        Rule(
+            "!self.metadata.name.startsWith('direct-')",
+            "metadata.name must not begin with 'direct-': tables of tiers that answer without a policy are named so",
+        ),
     )

@@ -86,6 +86,26 @@ class RouterDefaults(Model):
     tier at once when none of its pods is ready."""
 
 
+class Peer(Model):
+    """Pods that may connect."""
+
+    namespace: ObjectName | None = None
+    """Their namespace; the tier's own when left out."""
+    pod_labels: dict[LabelKey, LabelValue] = Field(default={}, max_length=16)
+    """Labels that they have; every pod of the namespace when empty."""
+
+
+class Network(Model):
+    """Who may connect to routers. It takes a network plugin that enforces NetworkPolicies."""
+
+    policies: bool = True
+    """Whether the operator writes NetworkPolicies for what it runs."""
+    clients: list[Peer] = Field(default=[], max_length=64)
+    """Who may ask for models; everybody when empty. Routers of the same namespace always may."""
+    monitoring: list[Peer] = Field(default=[], max_length=16)
+    """Who may read metrics from the admin port, for example Prometheus. The operator always may."""
+
+
 class Limits(Model):
     """What no tier may exceed."""
 
@@ -130,6 +150,8 @@ class Settings(Model):
     """The engine that a tier gets when it names no profile."""
     router: RouterDefaults = RouterDefaults()
     """The router that stands before every engine."""
+    network: Network = Network()
+    """Who may connect to routers."""
     engine_profiles: dict[Name, EngineProfile] = Field(default={}, max_length=64)
     """Engines that tiers may name."""
     allowed_images: list[Annotated[str, Field(max_length=512)]] = Field(default=[], max_length=64)

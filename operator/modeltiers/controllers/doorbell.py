@@ -31,6 +31,7 @@ CHILDREN: Final[Mapping[str, tuple[str, str, str]]] = {
     "ConfigMap": ("", "v1", "configmaps"),
     "ServiceAccount": ("", "v1", "serviceaccounts"),
     "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
+    "NetworkPolicy": ("networking.k8s.io", "v1", "networkpolicies"),
 }
 PAGE: Final = 100
 """Objects a page of a list: a page is in memory whole, and what is kept of it is a tenth."""

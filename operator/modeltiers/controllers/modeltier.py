@@ -18,6 +18,7 @@ from modeltiers.api.parse import Fault, parse
 from modeltiers.api.settings import Settings
 from modeltiers.controllers.children import Children, owned
 from modeltiers.controllers.external import ExternalProbe, good_for
+from modeltiers.controllers.hopkey import HopKeys
 from modeltiers.controllers.shelf import tables_of
 from modeltiers.controllers.store import Body, Key, Store
 from modeltiers.controllers.workqueue import RetryAfter
@@ -40,6 +41,7 @@ from modeltiers.kube.client import Api
 from modeltiers.kube.events import EventRecorder
 from modeltiers.kube.refs import KINDS, Ref
 from modeltiers.render.modeltier import render_tier, resolve
+from modeltiers.render.network import Admitted
 from modeltiers.render.owner import Owner
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,8 @@ class TierReconciler:
     api: Api
     store: Store
     children: Children
+    hop_keys: HopKeys
+    admitted: Admitted | None
     settings: Settings
     catalogue: Catalogue
     capacity: Capacity
@@ -192,8 +196,14 @@ class TierReconciler:
         """Write every child that differs; returns the first fault, after trying the others."""
         owner = Owner(key[0], key[1], body["metadata"]["uid"])
         first: errors.ApiFault | None = None
-        for desired in render_tier(owner, spec.replicas, record, tables_of(self.store, self.settings, key)):
+        tables = tables_of(self.store, self.settings, key)
+        for desired in render_tier(owner, spec.replicas, record, tables, self.admitted):
             try:
+                if (
+                    desired["kind"] == "ConfigMap"
+                    and self.store.child(key, "ConfigMap", names.table_config_map(key[1])) is None
+                ):
+                    await self.hop_keys.ensure(key[0])  # before the first router of the namespace
                 if await self.children.apply(key, owner, desired) and desired["kind"] == "ConfigMap":
                     self._ring_policies(key)
             except errors.ApiFault as fault:

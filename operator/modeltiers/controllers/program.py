@@ -25,6 +25,7 @@ from modeltiers.controllers import doorbell, health, metrics
 from modeltiers.controllers.children import Children
 from modeltiers.controllers.config import Process
 from modeltiers.controllers.external import ExternalProbe
+from modeltiers.controllers.hopkey import HopKeys
 from modeltiers.controllers.modeltier import KIND, TierReconciler
 from modeltiers.controllers.routers import Routers
 from modeltiers.controllers.routingpolicy import PolicyReconciler
@@ -38,6 +39,7 @@ from modeltiers.kube.election import Election
 from modeltiers.kube.events import EventRecorder
 from modeltiers.kube.refs import KINDS
 from modeltiers.kube.session import Connection
+from modeltiers.render.network import admitted
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,8 @@ class Operator:
             api=self.api,
             store=self.store,
             children=children,
+            hop_keys=HopKeys(self.api),
+            admitted=admitted(self.settings.network, self.process.namespace),
             settings=self.settings,
             catalogue=catalogue.load(),
             capacity=Capacity(self.api),

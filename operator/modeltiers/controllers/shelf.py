@@ -5,7 +5,7 @@ One place for it, since a policy tells of its table and each tier on its ladder 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from modeltiers import names
@@ -15,6 +15,7 @@ from modeltiers.api.parse import parse, parse_policy
 from modeltiers.api.routingpolicy import RoutingPolicySpec
 from modeltiers.api.settings import Settings
 from modeltiers.controllers.store import Body, Key, Store
+from modeltiers.domain.direct_table import direct_table
 from modeltiers.domain.policy_table import CompiledTable, Fault, TierView, compile_table, fill_shelf
 
 
@@ -67,9 +68,26 @@ def tables_of(store: Store, settings: Settings, tier: Key) -> Mapping[str, str]:
     """
     seen = [(key, found) for key in store.policies_of(tier) if (found := see_policy(store, settings, key)) is not None]
     seen.sort(key=lambda one: (one[1].body["metadata"].get("creationTimestamp") or "", one[0]))
-    shelf = fill_shelf(tier[1], [one.table for _, one in seen if one.table is not None])
+    tables = [one.table for _, one in seen if one.table is not None]
+    if (direct := _direct(store, settings, tier, {one.spec.model for _, one in seen if one.spec})) is not None:
+        tables.insert(0, direct)
+    shelf = fill_shelf(tier[1], tables)
     kept = {name: text for key, one in seen if one.table is None for name, text in _there(store, tier, key[1]).items()}
     return {**kept, **shelf.data}
+
+
+def _direct(store: Store, settings: Settings, tier: Key, taken: Container[str]) -> CompiledTable | None:
+    """The table for calls of the tier itself, where its spec allows them and no policy on it has its model's name."""
+    body = store.tier(tier)
+    parsed = parse(body) if body is not None else None
+    if parsed is None or isinstance(parsed, Invalid) or parsed.spec.access is None:
+        return None
+    view = _view(store, settings, *tier)
+    return (
+        direct_table(view, parsed.spec.access, tier[0])
+        if isinstance(view, TierView) and view.model not in taken
+        else None
+    )
 
 
 def _there(store: Store, tier: Key, policy: str) -> dict[str, str]:

@@ -92,6 +92,11 @@ def newer(record: Record, fresh: Record) -> tuple[str, ...]:
     return tuple(found)
 
 
+def is_direct(spec: ModelTierSpec) -> bool:
+    """Whether the tier's router answers calls that no policy sends."""
+    return spec.access is not None and spec.access.mode != "Policy"
+
+
 def endpoint_of(namespace: str, name: str) -> str:
     """Base URL of a tier inside the cluster."""
     return f"http://{names.service(name)}.{namespace}.svc:{names.ENGINE_PORT}/v1"
@@ -125,8 +130,9 @@ def status_of(
         "selector": names.selector_string(name),
     }
     if record:
+        if not record.routed or is_direct(spec):
+            status["endpoint"] = endpoint_of(namespace, name)
         status |= {
-            "endpoint": endpoint_of(namespace, name),
             "sizing": dict(record.sizing),
             "revisions": [_revision(name, record, replicas, ready_replicas)],
         }

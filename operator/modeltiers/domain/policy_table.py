@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -79,10 +79,9 @@ class TierView:
         spec: ModelTierSpec,
         status: Mapping[str, Any] | None = None,
         profile_args: Sequence[str] = (),
-        can: Mapping[str, bool] | None = None,
     ) -> TierView:
-        """Read a ModelTier. `profile_args` are the flags of its engine profile; `can` is what is known beside it."""
-        known = dict(can or {})
+        """Read a ModelTier. `profile_args` are the flags of its engine profile."""
+        known = spec.capabilities.model_dump(by_alias=True, exclude_none=True) if spec.capabilities else {}
         if spec.external is not None:
             price = spec.external.price
             return cls(
@@ -90,6 +89,7 @@ class TierView:
                 spec.external.model,
                 external=True,
                 outside=not _in_cluster(spec.external.base_url),
+                context_tokens=spec.external.context_tokens,
                 can=known,
                 price=(price.input_per_million_micros, price.output_per_million_micros) if price else None,
                 currency=price.currency if price else None,
@@ -173,12 +173,17 @@ def compile_table(
         table = _read(document)
     except InvalidTable as error:
         return [_fault(one.path, one.problem, order) for one in error.faults]
+    made = written(name, table)
+    if made.size > MOST_BYTES:
+        return [_too_large(made.size, made.document["policies"][0], order)]
+    return replace(made, doubts=_doubts(table, ladder, order))
+
+
+def written(name: str, table: Table) -> CompiledTable:
+    """Return a table with the bytes that stand for it and their hash."""
     plain = _written(table)
     content = json.dumps(plain, ensure_ascii=False, allow_nan=False, indent=1, sort_keys=True) + "\n"
-    if (size := len(content.encode())) > MOST_BYTES:
-        return [_too_large(size, plain["policies"][0], order)]
-    version = hashlib.sha256(content.encode()).hexdigest()[:12]
-    return CompiledTable(name, version, content, plain, _doubts(table, ladder, order))
+    return CompiledTable(name, hashlib.sha256(content.encode()).hexdigest()[:12], content, plain)
 
 
 def _read(document: Mapping[str, Any]) -> Table:
@@ -265,8 +270,8 @@ def _deeper(value: Any, most: int) -> bool:
     return any(isinstance(one, dict | list) for one in level)
 
 
-def _tier(spec: RoutingPolicySpec, index: int, view: TierView, namespace: str) -> dict[str, Any]:
-    rung = spec.tiers[index]
+def in_table(view: TierView, namespace: str) -> dict[str, Any]:
+    """Return a tier as tables have it, whatever the policy."""
     tier: dict[str, Any] = {
         "name": view.name,
         "address": address_of(view.name, namespace),
@@ -274,12 +279,18 @@ def _tier(spec: RoutingPolicySpec, index: int, view: TierView, namespace: str) -
         "hop": True,
         "can": dict(view.can),
     }
-    if view.outside and any(rule.data_class for rule in spec.classify):
-        tier["outside"] = True
     if view.context_tokens is not None:
         tier["contextTokens"] = view.context_tokens
     if view.price is not None:
         tier["price"] = {"inputPerMillionMicros": view.price[0], "outputPerMillionMicros": view.price[1]}
+    return tier
+
+
+def _tier(spec: RoutingPolicySpec, index: int, view: TierView, namespace: str) -> dict[str, Any]:
+    rung = spec.tiers[index]
+    tier = in_table(view, namespace)
+    if view.outside and any(rule.data_class for rule in spec.classify):
+        tier["outside"] = True
     if rung.concurrency is not None:
         tier["concurrency"] = rung.concurrency
     if rung.timeouts is not None:

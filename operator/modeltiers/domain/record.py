@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from modeltiers import names
 from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.domain.diff import digest
 from modeltiers.domain.surge import Rollout
 
 FORMAT: Final = 1
 # Changing one of these never changes what a pod runs.
-_FREE: Final = frozenset({"rank", "replicas", "price", "external"})
+_FREE: Final = frozenset({"rank", "replicas", "price", "external", "access", "capabilities"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,12 @@ class Record:
     template: Mapping[str, Any]
     startup_seconds: int
     rollout: Rollout
+
+    @property
+    def routed(self) -> bool:
+        """Whether the pod template, which may be an older release's, has the router before its engine."""
+        inits = self.template["spec"].get("initContainers", ())
+        return any(one["name"] == names.ROUTER_CONTAINER for one in inits)
 
     def dump(self) -> str:
         """The record as the annotation's text."""

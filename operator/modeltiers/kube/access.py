@@ -31,6 +31,8 @@ class Grant:
     scope: Scope
     why: str
     subresource: str = ""
+    only: tuple[str, ...] = ()
+    """Names of the objects that it is for; all when empty."""
     by_user: bool = False
 
 
@@ -69,11 +71,25 @@ USES: Final[tuple[Grant, ...]] = (
         "Tier namespaces",
         "keep a drain from taking a tier's last replica",
     ),
+    Grant(
+        "NetworkPolicy",
+        ("get", "list", "watch", "create", "patch"),
+        "Tier namespaces",
+        "let clients reach a router's serving port alone",
+    ),
     Grant("Pod", ("list", "watch"), "Tier namespaces", "say why a replica is not ready; count accelerators in use"),
     Grant("Pod", ("patch",), "Tier namespaces", "touch an annotation, so that a new table is read within a second"),
     Grant("PersistentVolumeClaim", ("get",), "Tier namespaces", "tell whether many nodes can mount a model cache"),
     Grant("Event", ("create", "patch"), "Tier namespaces", "tell users what happened, and count it up"),
     Grant("Secret", ("get",), "Tier namespaces", "try an external tier's key, where a user allows it", by_user=True),
+    # An apply names its object, so that creating can be granted for one name. No `get`: what was made is never read.
+    Grant(
+        "Secret",
+        ("create", "patch"),
+        "Tier namespaces",
+        "make the key with which the routers of a namespace sign what they forward",
+        only=(names.HOP_SECRET,),
+    ),
     Grant("Node", ("list", "watch"), "Cluster", "see which accelerators the cluster has"),
     Grant("Lease", ("get", "create", "update"), "Own namespace", "have one leader among the replicas"),
     Grant("SelfSubjectAccessReview", ("create",), "Cluster", "ask whether a right is granted before it is missed"),
@@ -126,7 +142,8 @@ def _role(grants: Sequence[Grant], name: str, namespace: str, account: Mapping[s
 def _rule(grant: Grant) -> dict[str, Any]:
     kind: Kind = KINDS[grant.kind]
     resource = f"{kind.plural}/{grant.subresource}" if grant.subresource else kind.plural
-    return {"apiGroups": [kind.group], "resources": [resource], "verbs": list(grant.verbs)}
+    some = {"resourceNames": list(grant.only)} if grant.only else {}
+    return {"apiGroups": [kind.group], "resources": [resource], **some, "verbs": list(grant.verbs)}
 
 
 def _object(api_version: str, kind: str, name: str, namespace: str) -> dict[str, Any]:

@@ -47,6 +47,7 @@ _ALL: Final = (
     Kind("", "v1", "ServiceAccount", "serviceaccounts"),
     Kind("", "v1", "Service", "services"),
     Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+    Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
     Kind("", "v1", "Pod", "pods"),
     Kind("", "v1", "Node", "nodes", namespaced=False),
     Kind("", "v1", "Event", "events"),

@@ -16,27 +16,32 @@ from modeltiers.domain.diff import sealed
 from modeltiers.domain.record import Record, inputs_of
 from modeltiers.domain.sizing import Plan
 from modeltiers.domain.surge import Rollout
+from modeltiers.render import network
 from modeltiers.render.engine import footprint_of, image_of, render_template
 from modeltiers.render.owner import Owner
 
 Manifest = dict[str, Any]
 
 
-def render_tier(owner: Owner, replicas: int, record: Record, tables: Mapping[str, str] | None = None) -> list[Manifest]:
+def render_tier(
+    owner: Owner,
+    replicas: int,
+    record: Record,
+    tables: Mapping[str, str] | None = None,
+    admitted: network.Admitted | None = None,
+) -> list[Manifest]:
     """Everything that should exist for a tier, sealed, in the order it should be applied.
 
-    `tables` are the routing tables that its routers read, by file name.
+    `tables` are the routing tables that its routers read, by file name; `admitted` says who may connect to them, None
+    that no NetworkPolicy is wanted.
     """
-    routed = _has_router(record.template)
-    found = [_service_account(owner), _service(owner, routed=routed)]
-    if routed:
+    found = [_service_account(owner), _service(owner, routed=record.routed)]
+    if record.routed and admitted is not None:
+        metadata = _metadata(owner, names.network_policy(owner.name))
+        found.append(network.before_routers(metadata, names.selector(owner.name), admitted))
+    if record.routed:
         found += [_pods_service(owner), _tables(owner, tables or {})]
     return [sealed(manifest) for manifest in (*found, _disruption_budget(owner), _deployment(owner, replicas, record))]
-
-
-def _has_router(template: Mapping[str, Any]) -> bool:
-    """Whether a pod template, which may be an older release's, has the router before its engine."""
-    return any(one["name"] == names.ROUTER_CONTAINER for one in template["spec"].get("initContainers", ()))
 
 
 def _metadata(owner: Owner, name: str, labels: Mapping[str, str] | None = None) -> Manifest:

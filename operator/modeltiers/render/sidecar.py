@@ -64,12 +64,24 @@ def container(tier: str, settings: RouterDefaults) -> Manifest:
 
 
 def volumes(tier: str) -> list[Manifest]:
-    """The router's volumes; the ConfigMap and the Secret may come later, or never."""
+    """The router's volumes; the ConfigMap and the Secrets may come later, or never."""
     return [
         {"name": "tables", "configMap": {"name": names.table_config_map(tier), "optional": True}},
-        {"name": "keys", "secret": {"secretName": names.ROUTER_SECRET, "optional": True}},
+        {
+            "name": "keys",
+            "projected": {
+                "sources": [
+                    _optional(names.CLIENT_KEYS_SECRET, names.CLIENT_KEYS),
+                    _optional(names.HOP_SECRET, names.HOP_KEY),
+                ]
+            },
+        },
         {"name": "spool", "emptyDir": {"sizeLimit": f"{2 * SPOOL_MIB}Mi"}},
     ]
+
+
+def _optional(secret: str, key: str) -> Manifest:
+    return {"secret": {"name": secret, "items": [{"key": key, "path": key}], "optional": True}}
 
 
 def probe(path: str, period: int, failures: int) -> Manifest:
