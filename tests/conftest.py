@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # `make fuzz` looks for longer; the usual run is short and the same every time.
-settings.register_profile("usual", deadline=None, derandomize=True)
+# How long an example takes says more of the machine, which may be busy, than of the example.
+settings.register_profile("usual", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fuzz", deadline=None, max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
 

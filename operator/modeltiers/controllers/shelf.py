@@ -69,11 +69,12 @@ def tables_of(store: Store, settings: Settings, tier: Key) -> Mapping[str, str]:
     seen = [(key, found) for key in store.policies_of(tier) if (found := see_policy(store, settings, key)) is not None]
     seen.sort(key=lambda one: (one[1].body["metadata"].get("creationTimestamp") or "", one[0]))
     tables = [one.table for _, one in seen if one.table is not None]
-    if (direct := _direct(store, settings, tier, {one.spec.model for _, one in seen if one.spec})) is not None:
+    kept = {key: text for key, one in seen if one.table is None for text in _there(store, tier, key[1])}
+    taken = {store.models.get(key, "") for key, one in seen if one.table is not None or key in kept}
+    if (direct := _direct(store, settings, tier, taken)) is not None:
         tables.insert(0, direct)
     shelf = fill_shelf(tier[1], tables)
-    kept = {name: text for key, one in seen if one.table is None for name, text in _there(store, tier, key[1]).items()}
-    return {**kept, **shelf.data}
+    return {**{names.table_key(key[1]): text for key, text in kept.items()}, **shelf.data}
 
 
 def _direct(store: Store, settings: Settings, tier: Key, taken: Container[str]) -> CompiledTable | None:
@@ -90,8 +91,8 @@ def _direct(store: Store, settings: Settings, tier: Key, taken: Container[str]) 
     )
 
 
-def _there(store: Store, tier: Key, policy: str) -> dict[str, str]:
-    """The file of a policy as it is in the tier's ConfigMap now."""
+def _there(store: Store, tier: Key, policy: str) -> list[str]:
+    """The file of a policy as it is in the tier's ConfigMap now, if it is there."""
     found = store.child(tier, "ConfigMap", names.table_config_map(tier[1]))
     text = ((found or {}).get("data") or {}).get(names.table_key(policy))
-    return {names.table_key(policy): text} if text is not None else {}
+    return [text] if text is not None else []
