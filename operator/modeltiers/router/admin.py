@@ -98,6 +98,7 @@ class Admin:
             "refusedKeys": router.guards.keys.error,
             "refusedHopKey": router.guards.hop_key.error,
             "policies": {route.policy.policy.name: _route_status(route) for route in router.routes.values()},
+            "counters": [_counters(route) for route in router.routes.values()],
             "waiting": router.guards.gate.waiting(),
             "spool": None if router.guards.spool is None else router.guards.spool.figures(),
             "tiers": {tier.name: _pool_status(pool, now) for tier, pool in router.pools().items()},
@@ -146,6 +147,13 @@ def _route_status(route: Route) -> dict[str, Any]:
         "thresholdPermille": route.held.threshold_permille if held else None,
         "strongSharePermille": route.held.share_permille if held else None,
     }
+
+
+def _counters(route: Route) -> dict[str, Any]:
+    """What was counted where it was decided; forwarded requests are in the counters of the router they came from."""
+    counts, policy = route.counts, route.policy.policy.name
+    head = {"policy": policy, "start": counts.start, "seconds": round(counts.seconds(), 3)}
+    return {**head, **msgspec.to_builtins(counts.tally)}
 
 
 def _pool_status(pool: Pool, now: float) -> dict[str, Any]:

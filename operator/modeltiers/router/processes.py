@@ -209,6 +209,10 @@ class Supervisor:
                     "ready": len(known) == len(each) and all(one["ready"] for one in known),
                     "draining": any(one["draining"] for one in known),
                     "inFlight": sum(one["inFlight"] for one in known),
+                    "tables": _in_all([one["tables"] for one in known]),
+                    "refusedTables": {name: said for one in known for name, said in one["refusedTables"].items()},
+                    # Each with a start of its own: whoever adds them up sees when a process began anew.
+                    "counters": [counters for one in known for counters in one["counters"]],
                     "processes": each,
                 }
             ),
@@ -222,6 +226,12 @@ class Supervisor:
         known = [msgspec.json.decode(one[1]) for one in said if one is not None and one[0] == 200]
         left = sum(one["inFlight"] for one in known)
         return 200, JSON, msgspec.json.encode({"drained": not left and len(known) == len(said), "inFlight": left})
+
+
+def _in_all(tables: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the tables that every process has in the same version."""
+    first, rest = (tables[0], tables[1:]) if tables else ({}, ())
+    return {name: table for name, table in first.items() if all(other.get(name) == table for other in rest)}
 
 
 def add_up(texts: Sequence[str], past: Iterable[str] = ()) -> str:

@@ -303,6 +303,7 @@ class Router:
             accepted.route.ended(
                 accepted.ask, accepted.choice, ending.tier, answered=answered, escalated=escalated, now=now
             )
+            accepted.route.counts.tally.count(made)
             self.metrics.shares[made.policy] = accepted.route.escalated.permille
             if self.guards.spool is not None:
                 self.guards.spool.append(encode(made))

@@ -6,6 +6,8 @@ arithmetic is the domain's; here is where the numbers live, bounded, for one pro
 
 from __future__ import annotations
 
+import os
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
@@ -15,16 +17,32 @@ from modeltiers.domain.routing.accept import CompiledAccept
 from modeltiers.domain.routing.ask import Ask
 from modeltiers.domain.routing.choose import Choice, CompiledPolicy, Load
 from modeltiers.domain.routing.table import Tier
+from modeltiers.domain.routing.tally import Tally
 from modeltiers.router.upstream import Pool
 
 SESSIONS: Final = 100_000
 """The most conversations that are remembered for one policy; the longest unused is forgotten first."""
 
 
+class Counts:
+    """What a policy's requests met, since a start that has a name: another name means that all began at zero."""
+
+    __slots__ = ("_began", "start", "tally")
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self.start = os.urandom(8).hex()
+        self._began = time.monotonic()
+
+    def seconds(self) -> float:
+        """Return how long it has counted."""
+        return time.monotonic() - self._began
+
+
 class Route:
     """A policy in force."""
 
-    __slots__ = ("_sessions", "_ttl", "accept", "escalated", "held", "local", "policy", "pools", "table")
+    __slots__ = ("_sessions", "_ttl", "accept", "counts", "escalated", "held", "local", "policy", "pools", "table")
 
     def __init__(
         self,
@@ -42,8 +60,11 @@ class Route:
         self._sessions: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self.held = hold.start(policy)
         self.escalated = hold.Share()
+        self.counts = Counts()
         if old is not None:  # a new table of the same policy goes on where the old one was
             self._sessions, self.escalated = old._sessions, old.escalated
+            if old.policy.policy.name == policy.policy.name:
+                self.counts = old.counts
             if old.policy.policy.score == policy.policy.score:
                 self.held = old.held
 
