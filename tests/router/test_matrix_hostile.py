@@ -473,6 +473,19 @@ def test_p19_new_keys_are_taken_and_old_ones_stop_without_a_restart() -> None:
             router.until(lambda found: not found["refusedKeys"])
 
 
+def test_p19_a_router_tells_by_name_which_keys_it_lacks() -> None:
+    """So that the operator can say it without reading a Secret; and a file that nobody asks for is not missed."""
+    with ladder(answer("x"), keys=FILE, policy={"access": {"mode": "Keys", "keys": ["team-a", "batch"]}}) as (router, _):
+        status = router.status()
+        assert (status["keys"], status["policies"]["support"]["missingKeys"]) == (len(KEYS), ["batch"])
+        fresh = {"keys": [{"name": "batch", "sha256": hashlib.sha256(b"sk-new").hexdigest()}]}
+        router.keys.write_text(json.dumps(fresh))
+        router.until(lambda found: found["policies"]["support"]["missingKeys"] == ["team-a"])
+    with ladder(answer("x"), flags=("--keys", "/nowhere/keys.json")) as (router, _):
+        assert router.status()["refusedKeys"] is None
+        assert router.status()["policies"]["support"]["missingKeys"] == []
+
+
 def test_p19_without_a_key_file_a_guarded_policy_lets_nobody_in() -> None:
     with ladder(answer("x"), policy={"access": {"mode": "Keys"}}) as (router, (tier,)):
         assert chat(router.port, "x", "authorization: Bearer x").status in (401, 403, 503)

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeltiers.api.routingpolicy import RoutingPolicySpec
+from modeltiers.api.routingpolicy import Access, RoutingPolicySpec
 from modeltiers.api.routingpolicy_status import RoutingPolicyStatus
 from modeltiers.domain import kstatus
 from modeltiers.domain.entry import Entry
 from modeltiers.domain.facts import ApplyError
+from modeltiers.domain.policy_keys import Keys
 from modeltiers.domain.policy_reasons import ORDER, QUESTIONS, REASONS, reasons_page
 from modeltiers.domain.policy_table import CompiledTable, Doubt, Fault
 from modeltiers.domain.policy_verdict import (
@@ -36,7 +37,8 @@ from modeltiers.domain.policy_verdict import (
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 TABLE = CompiledTable("support", "abc123", "{}\n", {})
 SMALL, LARGE = TierFacts("small", Standing.READY), TierFacts("large", Standing.READY)
-THERE = (RouterFacts("small-1", version="abc123"), RouterFacts("large-1", version="abc123"))
+KEYS = Keys(known=2, missing=(), signs=True)
+THERE = (RouterFacts("small-1", version="abc123", keys=KEYS), RouterFacts("large-1", version="abc123", keys=KEYS))
 HERE = Entry("small", "FirstTier", "requests enter at small, the first tier that has routers")
 FACTS = PolicyFacts(
     namespace="demo",
@@ -82,6 +84,7 @@ def test_a_policy_that_serves() -> None:
         "Compiled": "True/Compiled",
         "TiersReady": "True/AllReady",
         "Live": "True/LiveEverywhere",
+        "KeysFound": "True/AllFound",
         "Entry": "True/FirstTier",
         "Ready": "True/Serving",
         "Reconciling": "False/Settled",
@@ -356,7 +359,12 @@ FAULTS = st.builds(
     TEXT,
 )
 ROUTERS = st.builds(
-    RouterFacts, st.just("p"), st.booleans(), st.sampled_from([None, "abc123", "old999"]), st.sampled_from(["", "no"])
+    RouterFacts,
+    st.just("p"),
+    st.booleans(),
+    st.sampled_from([None, "abc123", "old999"]),
+    st.sampled_from(["", "no"]),
+    st.none() | st.builds(Keys, st.integers(0, 2), st.sampled_from([(), ("batch",)]), st.booleans()),
 )
 ANY = st.builds(
     PolicyFacts,
@@ -373,6 +381,7 @@ ANY = st.builds(
     last_good=st.none() | st.just("old999"),
     apply_error=st.none() | st.builds(ApplyError, st.just("ConfigMap"), st.just("n"), st.sampled_from([0, 403, 503])),
     routers=st.lists(ROUTERS, max_size=3).map(tuple),
+    access=st.sampled_from([None, Access(), Access(mode="Keys"), Access(mode="Keys", keys=["batch"])]),
 )
 DOCUMENTED = {one.name for one in REASONS}
 
@@ -398,6 +407,44 @@ def test_over_any_life(life: list[PolicyFacts]) -> None:
         assert judge(facts, verdict.conditions, now + timedelta(hours=1)).conditions == verdict.conditions
         RoutingPolicyStatus.model_validate(status_of(facts, SPEC, verdict.conditions))
         previous = verdict.conditions
+
+
+def routers_with(*keys: Keys) -> tuple[RouterFacts, ...]:
+    return tuple(RouterFacts(f"small-{at}", version="abc123", keys=one) for at, one in enumerate(keys))
+
+
+@pytest.mark.parametrize(
+    ("access", "without", "words"),
+    [
+        (Access(mode="Keys", keys=["batch"]), Keys(1, ("batch",), signs=True), "spec.access.keys: 1 of 2 routers"),
+        (Access(mode="Keys"), Keys(0, (), signs=True, problem="keys.json: gone"), "any key (keys.json: gone)"),
+    ],
+)
+def test_a_missing_key_is_told_with_the_way_out(access: Access, without: Keys, words: str) -> None:
+    """Whoever shows it is refused, so the policy is not ready; the Secret may come without any event of ours."""
+    verdict = judge(with_(access=access, routers=routers_with(KEYS, without)), [], NOW)
+    assert summary(verdict)["KeysFound"] == summary(verdict)["Stalled"].replace("True", "False") == "False/KeyMissing"
+    assert words in message(verdict)
+    assert "Secret modeltiers-keys" in message(verdict)
+    assert verdict.wait == LOOK_AGAIN
+    assert summary(judge(with_(routers=routers_with(KEYS, without)), [], NOW))["Ready"] == "True/Serving"  # all may ask
+
+
+def test_routers_that_cannot_sign_are_no_one_elses_fault() -> None:
+    """The operator makes the key; a ladder of one tier forwards nothing."""
+    mute = Keys(0, (), signs=False)
+    verdict = judge(with_(routers=routers_with(KEYS, mute)), [], NOW)
+    assert summary(verdict)["Ready"] == "Unknown/HopKeyMissing"
+    assert "1 of 2 routers cannot sign" in message(verdict)
+    assert summary(judge(with_(routers=routers_with(mute), tiers=(SMALL,)), [], NOW))["KeysFound"] == "True/AllFound"
+
+
+def test_what_a_router_says_of_its_keys() -> None:
+    """An older router says nothing, which is no fault."""
+    said = {"keys": 3, "signs": True, "refusedKeys": None, "policies": {"support": {"missingKeys": ["batch"]}}}
+    assert Keys.of(said, "support") == Keys(3, ("batch",), signs=True)
+    assert Keys.of(said, "other") is None
+    assert Keys.of({"policies": {"support": {}}}, "support") is None
 
 
 # --- the vocabulary ---------------------------------------------------------------------------------------------------
@@ -436,6 +483,6 @@ def test_reasons_are_sound() -> None:
 def test_every_reason_is_said_in_the_code() -> None:
     """A reason that nothing says is a leftover."""
     folder = Path(__file__).parents[2] / "operator/modeltiers/domain"
-    files = ("policy_verdict.py", "policy_table.py", "entry.py")
+    files = ("policy_verdict.py", "policy_table.py", "policy_keys.py", "entry.py")
     code = "".join((folder / name).read_text(encoding="utf-8") for name in files)
     assert [name for name in DOCUMENTED if f'"{name}"' not in code] == []

@@ -74,6 +74,7 @@ class Operator:
         self.see_policies = False
         children = Children(self.api, self.store)
         self.routers = Routers()
+        hop_keys = HopKeys(self.api)
         self.policies = PolicyReconciler(
             api=self.api,
             store=self.store,
@@ -81,6 +82,7 @@ class Operator:
             settings=self.settings,
             events=self.events,
             routers=self.routers,
+            hop_keys=hop_keys,
             ring_tier=self.queue.ring,
             ring_policy=self._ring_policy,
             now=lambda: datetime.now(UTC),
@@ -89,7 +91,7 @@ class Operator:
             api=self.api,
             store=self.store,
             children=children,
-            hop_keys=HopKeys(self.api),
+            hop_keys=hop_keys,
             admitted=admitted(self.settings.network, self.process.namespace),
             settings=self.settings,
             catalogue=catalogue.load(),

@@ -17,6 +17,7 @@ import httpx
 import orjson
 
 from modeltiers import names
+from modeltiers.domain.policy_keys import Keys
 from modeltiers.domain.policy_verdict import RouterFacts
 from modeltiers.domain.views import PodView
 
@@ -102,7 +103,7 @@ class Routers:
         found = [(pod, self.last(pod)) for pod in pods if can_be_asked(pod)]
         if any(said is None for _, said in found):
             return None
-        return tuple(_facts(pod.name, said.status, names.table_key(policy)) for pod, said in found if said is not None)
+        return tuple(_facts(pod.name, said.status, policy) for pod, said in found if said is not None)
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -150,11 +151,13 @@ async def _status(client: httpx.AsyncClient, ip: str) -> Mapping[str, Any] | Non
     return found if isinstance(found, dict) else None
 
 
-def _facts(pod: str, status: Mapping[str, Any] | None, file: str) -> RouterFacts:
+def _facts(pod: str, status: Mapping[str, Any] | None, policy: str) -> RouterFacts:
     if status is None:
         return RouterFacts(pod, reached=False)
+    file = names.table_key(policy)
     tables, refused = status.get("tables"), status.get("refusedTables")
     table = tables.get(file) if isinstance(tables, dict) else None
     version = table.get("version") if isinstance(table, dict) else None
     problem = refused.get(file) if isinstance(refused, dict) else None
-    return RouterFacts(pod, version=version if isinstance(version, str) else None, refused=str(problem or ""))
+    known = version if isinstance(version, str) else None
+    return RouterFacts(pod, version=known, refused=str(problem or ""), keys=Keys.of(status, policy))

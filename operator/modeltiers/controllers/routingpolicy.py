@@ -17,6 +17,7 @@ from typing import Any, Final
 from modeltiers import names
 from modeltiers.api.settings import Settings
 from modeltiers.controllers.children import Children
+from modeltiers.controllers.hopkey import HopKeys
 from modeltiers.controllers.modeltier import apply_error, raise_for_retry
 from modeltiers.controllers.routers import FRESH, KEPT, Routers
 from modeltiers.controllers.shelf import Seen, see_policy
@@ -58,6 +59,7 @@ class PolicyReconciler:
     settings: Settings
     events: EventRecorder
     routers: Routers
+    hop_keys: HopKeys
     ring_tier: Callable[[Key], None]
     ring_policy: Callable[[Key], None]
     now: Callable[[], datetime]
@@ -76,6 +78,8 @@ class PolicyReconciler:
                 raise_for_retry(fault)
             return None
         facts = self._facts(key, seen, routers, entry, fault)
+        if any(one.keys and not one.keys.signs for one in facts.routers):
+            fault = fault or await self.hop_keys.renew(key[0])
         if fresh:
             await self._touch(key, seen, facts.routers)
         wait = await self._report(key, seen, facts)
@@ -158,6 +162,7 @@ class PolicyReconciler:
             last_good=hashlib.sha256(kept[0].encode()).hexdigest()[:12] if kept else None,
             apply_error=apply_error(fault),
             routers=routers,
+            access=spec.access if spec else None,
             entry=entry,
         )
 

@@ -15,6 +15,7 @@ COMPILED: Final = "Compiled"
 TIERS_READY: Final = "TiersReady"
 LIVE: Final = "Live"
 ENTRY: Final = "Entry"
+KEYS_FOUND: Final = "KeysFound"
 DOUBTFUL: Final = "Doubtful"
 
 ORDER: Final = (
@@ -22,6 +23,7 @@ ORDER: Final = (
     COMPILED,
     TIERS_READY,
     LIVE,
+    KEYS_FOUND,
     ENTRY,
     conditions.READY,
     conditions.RECONCILING,
@@ -112,6 +114,25 @@ REASONS: Final[tuple[Reason, ...]] = (
         "A router does not take the table; the message has its words.",
         "Restart its tier for a newer router, or remove the field.",
     ),
+    Reason("AllFound", KEYS_FOUND, "The routers have the keys that the policy needs."),
+    Reason(
+        "KeysNotKnown",
+        KEYS_FOUND,
+        "No router that has the table could be asked; the operator itself may read no Secret.",
+        _SEE_LIVE,
+    ),
+    Reason(
+        "KeyMissing",
+        KEYS_FOUND,
+        "Routers do not have a key that `spec.access` names: whoever shows it is refused.",
+        "Add it to `keys.json` in the Secret `modeltiers-keys`; nodes bring a changed Secret within about a minute.",
+    ),
+    Reason(
+        "HopKeyMissing",
+        KEYS_FOUND,
+        "Routers have no key to sign with, so that no other tier takes what they forward.",
+        "Nothing to do, if it passes: the operator makes the Secret `modeltiers-hop` anew when it is gone.",
+    ),
     Reason("FirstTier", ENTRY, "Requests enter at the first tier that has routers."),
     Reason(
         "FirstTierNotReady",
@@ -157,6 +178,7 @@ QUESTIONS: Final[Mapping[str, str]] = {
     COMPILED: "Is there a table? When it is False, Ready and Stalled carry the same reason.",
     TIERS_READY: "Does every tier on the ladder answer?",
     LIVE: "Do all routers serve the present table?",
+    KEYS_FOUND: "Do the routers have the client keys that the policy names, and the key that hops are signed with?",
     ENTRY: "Do requests enter at the first tier? `status.entry` says where they do, and since when.",
     conditions.READY: "Does the present spec serve? The reasons of the conditions above, and these.",
     conditions.RECONCILING: "Is something being worked on?",

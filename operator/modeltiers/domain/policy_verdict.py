@@ -14,12 +14,13 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final
 
-from modeltiers.api.routingpolicy import RoutingPolicySpec
+from modeltiers.api.routingpolicy import Access, RoutingPolicySpec
 from modeltiers.domain import conditions
 from modeltiers.domain.conditions import Observation, Status
 from modeltiers.domain.engine_messages import quote
 from modeltiers.domain.entry import Entry
 from modeltiers.domain.facts import ApplyError
+from modeltiers.domain.policy_keys import Keys, observe_keys
 from modeltiers.domain.policy_reasons import COMPILED, DOUBTFUL, ENTRY, LIVE, ORDER, TIERS_READY
 from modeltiers.domain.policy_table import CompiledTable, Doubt, Fault
 
@@ -69,6 +70,8 @@ class RouterFacts:
     """Version of this policy's table that it serves; None when it has none."""
     refused: str = ""
     """Why it refused the table, in its own words."""
+    keys: Keys | None = None
+    """What it said of its keys; None where it said nothing."""
 
     def behind(self, version: str) -> bool:
         """Whether it serves another table than this, and did not refuse it."""
@@ -103,6 +106,8 @@ class PolicyFacts:
     """The first write of a child that failed."""
     routers: tuple[RouterFacts, ...] = ()
     """The routers that should serve the table."""
+    access: Access | None = None
+    """Who may ask."""
     entry: Entry | None = None
     """Where requests enter; None while they enter nowhere."""
 
@@ -159,7 +164,7 @@ class _Outcome:
 
 def judge(facts: PolicyFacts, previous: Sequence[Mapping[str, Any]], now: datetime) -> Verdict:
     """The conditions of a policy, laid over the ones written last."""
-    observed = [_accepted(facts), _compiled(facts), _tiers_ready(facts), _live(facts)]
+    observed = [_accepted(facts), _compiled(facts), _tiers_ready(facts), _live(facts), _keys(facts)]
     outcome = _outcome(facts, observed)
     observed += [_entry(facts), *_summary(outcome), _doubtful(facts)]
     waits = [wait for wait in (outcome.wait, facts.entry.wait if facts.entry else None) if wait is not None]
@@ -281,6 +286,10 @@ def _entry(facts: PolicyFacts) -> Observation:
     return Observation(ENTRY, _ENTERED.get(facts.entry.reason, "False"), facts.entry.reason, facts.entry.message)
 
 
+def _keys(facts: PolicyFacts) -> Observation:
+    return observe_keys([one.keys for one in facts.routers if one.keys], facts.access, hops=len(facts.tiers) > 1)
+
+
 def _doubtful(facts: PolicyFacts) -> Observation:
     if facts.table is None:
         return Observation(DOUBTFUL, "Unknown", "NotLinted", "only a spec that compiles is looked at")
@@ -299,8 +308,8 @@ def _listed(items: Sequence[tuple[str, str]]) -> str:
 
 
 def _outcome(facts: PolicyFacts, observed: Sequence[Observation]) -> _Outcome:
-    """Ready takes the first thing that is wrong, in the order: spec, table, write, routers, tiers."""
-    accepted, compiled, tiers, live = observed
+    """Ready takes the first thing that is wrong, in the order: spec, table, write, routers, keys, tiers."""
+    accepted, compiled, tiers, live, keys = observed
     if facts.deleting:
         return _Outcome("Unknown", "Terminating", "the policy is being deleted", reconciling=True)
     for item in (accepted, compiled):
@@ -312,6 +321,9 @@ def _outcome(facts: PolicyFacts, observed: Sequence[Observation]) -> _Outcome:
         return _unwritten(facts, facts.apply_error)
     if live.reason == "TableRefused":
         return _Outcome("False", live.reason, f"{live.message}. {_serves(facts)}".strip(), stalled=True)
+    if keys.status == "False":
+        waits = keys.reason == "HopKeyMissing"
+        return _Outcome("Unknown" if waits else "False", keys.reason, keys.message, waits, not waits, LOOK_AGAIN)
     return _served(facts, tiers, live)
 
 

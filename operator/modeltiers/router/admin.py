@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from modeltiers.router.keys import KeyRing
 from modeltiers.router.probes import fetch
 from modeltiers.router.replies import JSON, Refusal
 from modeltiers.router.requests import Request
@@ -95,9 +96,14 @@ class Admin:
             "tables": tables,
             "engine": None if router.engine is None else {"tier": router.engine.name, "state": router.engine.state},
             "refusedTables": router.tables.errors,
-            "refusedKeys": router.guards.keys.error,
+            "keys": len(router.guards.keys.known),
+            # Without a policy that asks for keys, nobody misses the file.
+            "refusedKeys": router.guards.keys.error if router.guarded else None,
+            "signs": router.guards.hop_key.signs,
             "refusedHopKey": router.guards.hop_key.error,
-            "policies": {route.policy.policy.name: _route_status(route) for route in router.routes.values()},
+            "policies": {
+                route.policy.policy.name: _route_status(route, router.guards.keys) for route in router.routes.values()
+            },
             "counters": [_counters(route) for route in router.routes.values()],
             "waiting": router.guards.gate.waiting(),
             "spool": None if router.guards.spool is None else router.guards.spool.figures(),
@@ -139,11 +145,12 @@ class Admin:
         return head.status, head.get(b"content-type") or TEXT, body
 
 
-def _route_status(route: Route) -> dict[str, Any]:
+def _route_status(route: Route, keys: KeyRing) -> dict[str, Any]:
     held = route.policy.score.strong_share_permille is not None
     return {
         "model": route.policy.policy.model,
         "escalatedSharePermille": route.escalated.permille,
+        "missingKeys": keys.missing(route.policy.policy.access),
         "thresholdPermille": route.held.threshold_permille if held else None,
         "strongSharePermille": route.held.share_permille if held else None,
     }

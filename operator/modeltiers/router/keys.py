@@ -13,11 +13,13 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from modeltiers.domain.routing.table import Name
+from modeltiers.domain.routing.table import Access, Name
 from modeltiers.router.replies import Refusal
 
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 LONGEST: Final = 512
+MOST_NAMED: Final = 20
+"""How many missing keys are told."""
 
 
 class Key(Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,6 +62,15 @@ class KeyRing:
         self._by_digest = {bytes.fromhex(key.sha256): key.name for key in keys}
         self.error = None
         return True
+
+    @property
+    def known(self) -> set[str]:
+        """The names of the keys in force."""
+        return set(self._by_digest.values())
+
+    def missing(self, access: Access) -> list[str]:
+        """Return the first keys that a policy names and nobody can show: they are not in the file."""
+        return [] if access.mode == "Open" else sorted(set(access.keys) - self.known)[:MOST_NAMED]
 
     def check(self, authorization: bytes | None) -> str:
         """Return the name of the key that a request shows; raises Refusal."""

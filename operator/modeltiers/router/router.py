@@ -11,7 +11,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -49,6 +49,8 @@ from modeltiers.router.workers import Workers
 ENDPOINTS: Final[dict[bytes, Endpoint]] = {path: endpoint for endpoint, path in PATHS.items()}
 SWEEP: Final = 0.05
 RELOAD: Final = 0.25
+LOST: Final = 1.0
+"""Seconds between two look-ups of a name that stands for nothing yet: a tier that is about to come."""
 RETRIES: Final = 10.0
 """The most retries that a tier's budget saves up."""
 _PLAIN_URL: Final = re.compile(
@@ -113,7 +115,9 @@ class Router:
         self.draining = self.refusing = False
         self.routes: dict[str, Route] = {}
         """By the model that clients ask for."""
-        self._guarded = False
+        self.guarded = False
+        """Whether a table asks for keys."""
+        self._looking: set[Pool] = set()
         """Whether any policy asks for keys; then nobody without one learns which models there are."""
         self._pools: dict[Tier, Pool] = {}
         self._retired: set[Pool] = set()
@@ -210,7 +214,7 @@ class Router:
     def _route(self, model: str | None, headers: dict[bytes, bytes]) -> Route:
         found = self.routes.get(model or "")
         if found is None:
-            if self._guarded:
+            if self.guarded:
                 self.guards.keys.check(headers.get(b"authorization"))
             raise _unknown(model)
         return found
@@ -319,7 +323,7 @@ class Router:
         if found is None:
             found = ExternalPool(tier, self.loop) if tier.external is not None else Pool(tier, self.loop)
             self._pools[tier] = found
-            self._background(found.resolve())
+            self._look_up([found])
         return found
 
     def _earn(self, route: Route) -> None:
@@ -371,7 +375,7 @@ class Router:
             for model, (policy, accept) in loaded.policies.items()
         }
         self.metrics.tables = [(name, loaded.version) for name, loaded in self.tables.loaded.items()]
-        self._guarded = any(route.policy.policy.access.mode == "Keys" for route in self.routes.values())
+        self.guarded = any(route.policy.policy.access.mode == "Keys" for route in self.routes.values())
         self.guards.gate.update([route.policy.policy for route in self.routes.values()], now)
         for tier in [tier for tier in self._pools if tier not in named]:
             self._checked.pop(tier, None)
@@ -386,7 +390,7 @@ class Router:
 
     async def run(self, sweep_clients: Callable[[float], None]) -> None:
         """Keep time until cancelled: sweeps, reloads, name look-ups, health."""
-        reload_at = resolve_at = 0.0
+        reload_at = resolve_at = lost_at = 0.0
         while True:
             now = self.loop.time()
             sweep_clients(now)
@@ -399,13 +403,28 @@ class Router:
                 self.reload()
                 reload_at = now + RELOAD
             if now >= resolve_at:
-                for pool in self._pools.values():
-                    self._background(pool.resolve())
-                resolve_at = now + self._resolve_seconds
+                self._look_up(self._pools.values())
+                resolve_at, lost_at = now + self._resolve_seconds, now + LOST
+            elif now >= lost_at:
+                self._look_up(pool for pool in self._pools.values() if not pool.addresses)
+                lost_at = now + LOST
             self._check_health(now)
             before = self.loop.time()
             await asyncio.sleep(SWEEP)
             self.metrics.loop_lag = max(0.0, self.loop.time() - before - SWEEP)
+
+    def _look_up(self, pools: Iterable[Pool]) -> None:
+        """Look names up; not again while an answer is on its way."""
+        for pool in pools:
+            if pool not in self._looking:
+                self._looking.add(pool)
+                self._background(self._looked_up(pool))
+
+    async def _looked_up(self, pool: Pool) -> None:
+        try:
+            await pool.resolve()
+        finally:
+            self._looking.discard(pool)
 
     def _let_go(self) -> None:
         """Close the tiers that no request can come to any more."""
