@@ -475,7 +475,10 @@ def test_p19_new_keys_are_taken_and_old_ones_stop_without_a_restart() -> None:
 
 def test_p19_a_router_tells_by_name_which_keys_it_lacks() -> None:
     """So that the operator can say it without reading a Secret; and a file that nobody asks for is not missed."""
-    with ladder(answer("x"), keys=FILE, policy={"access": {"mode": "Keys", "keys": ["team-a", "batch"]}}) as (router, _):
+    with ladder(answer("x"), keys=FILE, policy={"access": {"mode": "Keys", "keys": ["team-a", "batch"]}}) as (
+        router,
+        _,
+    ):
         status = router.status()
         assert (status["keys"], status["policies"]["support"]["missingKeys"]) == (len(KEYS), ["batch"])
         fresh = {"keys": [{"name": "batch", "sha256": hashlib.sha256(b"sk-new").hexdigest()}]}
