@@ -42,6 +42,15 @@ def test_images_are_the_administrators_choice() -> None:
     assert paths(one, Settings.model_validate({"allowedImages": ["registry.example.com/"]})) == []
 
 
+def test_another_router_is_refused_where_there_is_none_or_no_choice() -> None:
+    """By the field, with the way out."""
+    one = spec(serving={"router": {"image": "registry.example.com/r:2"}})
+    assert paths(one) == ["spec.serving.router.image", "spec.serving.router"]
+    routed = {"router": {"image": "example.com/router:1"}}
+    assert paths(one, Settings.model_validate(routed)) == ["spec.serving.router.image"]
+    assert paths(one, Settings.model_validate({**routed, "allowedImages": ["registry.example.com/"]})) == []
+
+
 def test_a_single_writer_volume_takes_one_replica() -> None:
     one = spec(serving={"cache": {"claimName": "c"}}, replicas=2)
     assert claims_of(one) == {"c": "spec.serving.cache.claimName"}

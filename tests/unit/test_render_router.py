@@ -51,6 +51,15 @@ def test_the_engine_is_reached_through_the_router_only() -> None:
     assert router["startupProbe"]["httpGet"]["path"] == "/healthz"
 
 
+def test_a_tier_may_have_another_router_than_the_administrators() -> None:
+    """As far as it says so; the rest stays."""
+    [router] = pod(base(serving={"router": {"memory": "512Mi", "image": "example.com/other:2"}}))["initContainers"]
+    assert router["image"] == "example.com/other:2"
+    assert router["resources"] == {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "512Mi"}}
+    [usual] = pod()["initContainers"]
+    assert (usual["image"], usual["resources"]["limits"]["memory"]) == ("example.com/router:1", "256Mi")
+
+
 def test_services_lead_to_the_router() -> None:
     found = children()
     assert found["Service/small"]["spec"]["ports"][0]["targetPort"] == names.SERVING_PORT_NAME

@@ -40,6 +40,15 @@ Argument = Annotated[
         ),
     ),
 ]
+Image = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=512,
+        pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
+        r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[a-f0-9]{64})?$",
+    ),
+]
 Dim = Annotated[int, Field(ge=1, le=1_000_000)]
 Small = Annotated[int, Field(ge=0, le=4096)]
 
@@ -270,18 +279,23 @@ class EngineResources(Model):
     """Memory request and limit, shared memory included."""
 
 
+class RouterOverride(Model):
+    """The router before the engine, where the administrator's does not suit this tier."""
+
+    image: Image | None = None
+    """Router image, if the administrator allows a choice."""
+    cpu: Quantity | None = None
+    """CPU request; no CPU limit is set."""
+    memory: Quantity | None = None
+    """Memory request and limit."""
+
+
 class Serving(Model):
     """The engine that serves the model."""
 
     profile: Name | None = None
     """Engine profile from the administrator's settings (image, environment, mounts)."""
-    image: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=512,
-        pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
-        r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[a-f0-9]{64})?$",
-    )
+    image: Image | None = None
     """Engine image, if the administrator allows a choice. Left out: the profile's, else the administrator's default."""
     args: list[Argument] = Field(default=[], max_length=32, json_schema_extra=atomic())
     """More vLLM flags, one per item as `--flag` or `--flag=value`. Only flags on the allow-list are accepted."""
@@ -291,6 +305,8 @@ class Serving(Model):
     """Where downloaded weights are kept. Left out: they are downloaded again by every new pod."""
     resources: EngineResources | None = None
     """CPU and memory, where the computed requests do not suit."""
+    router: RouterOverride | None = None
+    """The router before the engine, where the administrator's does not suit."""
     shutdown_seconds: int = Field(default=120, ge=0, le=3600)
     """Longest answer to wait for when a pod stops."""
     startup_seconds: int | None = Field(default=None, ge=30, le=86_400)

@@ -46,9 +46,14 @@ def _refused_serving(spec: ModelTierSpec, settings: Settings) -> list[Refusal]:
         found.append(
             Refusal("spec.serving.profile", f"there is no engine profile {serving.profile!r}; there are: {known}")
         )
-    if serving.image and not any(serving.image.startswith(prefix) for prefix in settings.allowed_images):
-        way_out = "remove it, or ask an administrator to add its prefix to allowedImages in the settings"
-        found.append(Refusal("spec.serving.image", f"{serving.image} is not an image that tiers may choose: {way_out}"))
+    chosen = {"spec.serving.image": serving.image, "spec.serving.router.image": serving.router and serving.router.image}
+    for path, image in chosen.items():
+        if image and not any(image.startswith(prefix) for prefix in settings.allowed_images):
+            way_out = "remove it, or ask an administrator to add its prefix to allowedImages in the settings"
+            found.append(Refusal(path, f"{image} is not an image that tiers may choose: {way_out}"))
+    if serving.router and not settings.router.image:
+        said = "no router is put before engines here: remove it, or ask an administrator to set router.image"
+        found.append(Refusal("spec.serving.router", said))
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from modeltiers import names
 from modeltiers.api.modeltier import ModelTierSpec
-from modeltiers.api.settings import EngineProfile, ProfileEnv, ProfileMount, Settings
+from modeltiers.api.settings import EngineProfile, ProfileEnv, ProfileMount, RouterDefaults, Settings
 from modeltiers.domain import footprint
 from modeltiers.domain.sizing import Plan
 from modeltiers.render import sidecar
@@ -47,7 +47,7 @@ def render_template(name: str, spec: ModelTierSpec, plan: Plan, settings: Settin
         "volumes": volumes,
     }
     if settings.router.image:
-        pod["initContainers"] = [sidecar.container(name, settings.router)]
+        pod["initContainers"] = [sidecar.container(name, router_of(spec, settings))]
         pod["volumes"] = [*volumes, *sidecar.volumes(name)]
     if settings.engine.pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret} for secret in settings.engine.pull_secrets]
@@ -63,6 +63,12 @@ def image_of(spec: ModelTierSpec, settings: Settings) -> str:
     """The engine image: the tier's own, else its profile's, else the administrator's default."""
     profile = profile_of(spec, settings)
     return (spec.serving and spec.serving.image) or profile.image or settings.engine.image
+
+
+def router_of(spec: ModelTierSpec, settings: Settings) -> RouterDefaults:
+    """The router before the engine: the administrator's, but for what the tier says otherwise."""
+    own = spec.serving.router if spec.serving else None
+    return settings.router.model_copy(update=own.model_dump(exclude_none=True) if own else {})
 
 
 def profile_of(spec: ModelTierSpec, settings: Settings) -> EngineProfile:
