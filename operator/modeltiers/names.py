@@ -50,11 +50,18 @@ HOP_KEY: Final = "hop.key"
 MAX_TIER_NAME: Final = 50  # leaves room for the suffixes below and a ReplicaSet's hash inside 63 characters
 
 FIRST_REVISION: Final = "r1"
+SECOND_REVISION: Final = "r2"  # a candidate beside the first
 
 
 def workload(tier: str, revision: str = FIRST_REVISION) -> str:
     """Name of the Deployment that serves one revision of a tier."""
     return tier if revision == FIRST_REVISION else f"{tier}-{revision}"
+
+
+def tiers_of_workload(name: str) -> list[str]:
+    """The tiers that a Deployment of this name may belong to."""
+    suffix = f"-{SECOND_REVISION}"
+    return [name, name.removesuffix(suffix)] if name.endswith(suffix) else [name]
 
 
 def service(tier: str) -> str:
@@ -126,5 +133,5 @@ def selector(tier: str, revision: str | None = None) -> dict[str, str]:
 
 
 def selector_string(tier: str) -> str:
-    """The tier's pod selector as the scale subresource wants it."""
-    return ",".join(f"{key}={value}" for key, value in sorted(selector(tier).items()))
+    """The selector of the pods that `spec.replicas` counts, as the scale subresource wants it."""
+    return ",".join(f"{key}={value}" for key, value in sorted(selector(tier, FIRST_REVISION).items()))

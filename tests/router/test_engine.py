@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tests.router.kit import vllm
-from tests.router.kit.client import chat, get
-from tests.router.kit.router import Router, table
-from tests.router.kit.upstream import Call, Upstream, answer, fails, response
+from tests.router.kit.client import chat, chat_body, get, many, request
+from tests.router.kit.router import QUICK, Router, table
+from tests.router.kit.upstream import Call, Upstream, answer, fails, hang, response
 
 
 def engine(completions: int = 200, embeddings: int = 404) -> Any:
@@ -108,3 +108,24 @@ def test_one_table_serves_the_routers_of_all_its_tiers() -> None:
             assert get(router.admin, "/engine/health").status == 200
             local.script = fails(500)
             assert chat(router.port).text == "elsewhere"
+
+
+def test_it_says_how_many_requests_the_engine_holds_and_how_many_wait_for_it() -> None:
+    """Not those that are passed on: they are held by another engine, whose router counts them."""
+    busy = {"tiers": {0: {"concurrency": 2, "timeouts": {**QUICK, "firstByteMs": 5_000}}}}
+    with Upstream(engine()) as local, Upstream(hang) as other:
+        with Router(table(1, other.port, **busy), *beside(local.port)) as router, many(router.port, 3) as wires:
+            router.until(lambda status: status["engine"]["state"] == "Ready")
+            assert router.status()["engine"].items() >= {"inFlight": 0, "waiting": 0}.items()
+            local.script = hang
+            for wire in wires:
+                wire.send(request(chat_body()))
+            router.until(lambda status: status["engine"]["inFlight"] == 2 and status["inFlight"] == 3)
+            assert router.status()["engine"]["waiting"] == 0
+        local.script = engine()
+        with Router(table(1, **busy), *beside(local.port)) as router, many(router.port, 3) as wires:
+            router.until(lambda status: status["engine"]["state"] == "Ready")
+            local.script = hang
+            for wire in wires:
+                wire.send(request(chat_body()))
+            router.until(lambda status: (status["engine"]["inFlight"], status["engine"]["waiting"]) == (2, 1))

@@ -13,6 +13,7 @@ from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.settings import Settings
 from modeltiers.domain import asks, catalogue
 from modeltiers.domain.record import Record, inputs_of
+from modeltiers.domain.scaling import expected
 from modeltiers.domain.sizing import Plan
 from modeltiers.domain.surge import choose_rollout
 from modeltiers.render.modeltier import render_tier, resolve
@@ -38,7 +39,7 @@ def record_of(name: str, spec: ModelTierSpec, settings: Settings = SETTINGS) -> 
     plan = asks.size(spec, CATALOGUE, None, settings)
     assert isinstance(plan, Plan), plan.message
     inputs = inputs_of(spec)
-    rollout = choose_rollout(None, plan.gpus, spec.replicas, single_writer=False)
+    rollout = choose_rollout(None, plan.gpus, expected(spec, None), single_writer=False)
     return resolve(name, spec, plan, asks.sizing_status(plan, inputs, None), rollout, settings)
 
 
@@ -50,4 +51,4 @@ def children_of(document: dict[str, Any], settings: Settings = SETTINGS) -> list
         return []
     owner = Owner("default", name, "00000000-0000-0000-0000-000000000000")
     who = admitted(settings.network, names.OPERATOR_NAMESPACE)
-    return render_tier(owner, spec.replicas, record_of(name, spec, settings), {}, who)
+    return render_tier(owner, expected(spec, None), record_of(name, spec, settings), {}, who)

@@ -10,9 +10,10 @@ import pytest
 
 from modeltiers.domain import causes
 from modeltiers.domain.capacity import FreeGpus
-from modeltiers.domain.conditions import REASONS
+from modeltiers.domain.conditions import REASONS, SCALING_ACTIVE, Observation
 from modeltiers.domain.engine_messages import KNOWN
 from modeltiers.domain.facts import ApplyError, ExternalFacts, TierFacts
+from modeltiers.domain.scaling import Scaling
 from modeltiers.domain.verdict import judge
 from modeltiers.domain.views import DeploymentView, PodView
 
@@ -398,7 +399,7 @@ CASES += [
 ]
 
 # Reasons that say that all is well need no way out.
-FINE = {"Valid", "Sized", "CredentialsFound", "EndpointAnswers", "ModelListed", "Serving", "UpToDate"}
+FINE = {"Autoscaling", "Valid", "Sized", "CredentialsFound", "EndpointAnswers", "ModelListed", "Serving", "UpToDate"}
 FINE |= {"Settled", "Stalled", "NotStalled"}
 
 
@@ -437,6 +438,10 @@ def test_sizing_s_reasons_are_passed_on() -> None:
             assert [conditions[kind]["reason"] for kind in ("Sized", "Ready", "Stalled")] == [item.name] * 3
 
 
+SCALED = ("Autoscaling", "MetricsUnknown", "AnotherAutoscaler")
+"""What `domain.scaling` says, as its own tests show."""
+
+
 def test_every_reason_is_documented_and_every_documented_reason_is_reached() -> None:
     """The table and the code cannot drift apart."""
     worlds = [world for _, world, _, _ in CASES]
@@ -446,6 +451,7 @@ def test_every_reason_is_documented_and_every_documented_reason_is_reached() -> 
         facts(deployment=whole),
         facts(deployment=whole, update_available=("image x",)),
         facts(deployment=deployment(wanted=0, replicas=0, updated=0), wanted_replicas=0),
+        *(facts(scaling=Scaling(1, Observation(SCALING_ACTIVE, "True", reason, ""))) for reason in SCALED),
         facts(external=ExternalFacts(True, "", True, "", True, "")),
         facts(external=ExternalFacts(None, "", True, "", True, "")),
     ]

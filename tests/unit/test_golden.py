@@ -51,4 +51,4 @@ def test_the_pod_templates_of_this_release() -> None:
         for child in children_of(document)
         if child["kind"] == "Deployment"
     }
-    assert templates.keys() == {"small", "large", "llama", "reasoner", "house-model"}
+    assert templates.keys() == {"small", "large", "llama", "reasoner", "house-model", "elastic"}

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from modeltiers.api.autoscaling import Autoscaling
 from modeltiers.api.base import Model, Rule, atomic, cel, distinct, listed_by
 from modeltiers.api.modeltier_status import ModelTierStatus
 
@@ -452,7 +453,11 @@ class ModelTierSpec(Model):
     sizing: Sizing | None = None
     """How many accelerators a replica gets."""
     replicas: int = Field(default=1, ge=0, le=1000)
-    """Copies of the model. Leave it out of the manifest when an autoscaler owns it."""
+    """Copies of the model. Leave it out of the manifest when an autoscaler owns it; with `autoscaling` it has no
+    effect."""
+    autoscaling: Autoscaling | None = None
+    """Bounds and target of the operator's own autoscaler. Left out: `replicas` rules, which HPA, KEDA and
+    `kubectl scale` write through the scale subresource."""
     serving: Serving | None = None
     """The engine that serves the model."""
     scheduling: Scheduling | None = None
@@ -482,6 +487,7 @@ class ModelTierSpec(Model):
             " (its price goes to external.price)",
         ),
         Rule("!has(self.external) || self.replicas == 1", "an external tier has no replicas: remove the field"),
+        Rule("!has(self.external) || !has(self.autoscaling)", "an external tier has no pods: remove autoscaling"),
         Rule(
             "has(self.model) == has(oldSelf.model)",
             "a tier cannot change between model and external. Create a new ModelTier and delete this one",

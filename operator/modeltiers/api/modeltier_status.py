@@ -23,7 +23,7 @@ class Condition(Model):
     """One observation, in the form of metav1.Condition."""
 
     type: str = Field(min_length=1, max_length=64, pattern=r"^[A-Z][A-Za-z]*$")
-    """What is observed: Accepted, Sized, Reconciling, Ready, Stalled, UpdateAvailable, CredentialsFound,
+    """What is observed: Accepted, Sized, Reconciling, Ready, Stalled, UpdateAvailable, ScalingActive, CredentialsFound,
     EndpointReachable, ModelListed."""
     status: Literal["True", "False", "Unknown"]
     """True, False or Unknown."""
@@ -121,6 +121,26 @@ class RevisionStatus(Model):
     """How a change is rolled out, and why so."""
 
 
+class AutoscalingStatus(Model):
+    """The last decision of the operator's own autoscaler, and what it was made from."""
+
+    wanted: int = Field(ge=0, le=1000)
+    """Pods that it wants."""
+    reason: str = Field(max_length=64)
+    """One word for why: Steady, ScaledUp, ScaledDown, Stabilizing, AtMinimum, AtMaximum, NoFreeAccelerators or
+    MetricsUnknown."""
+    message: Text
+    """The arithmetic, in words."""
+    in_flight: int | None = Field(default=None, ge=0, le=10**9)
+    """Requests on the engines of the pods that were measured; absent when none was."""
+    pods_measured: int = Field(ge=0, le=100_000)
+    """Ready pods whose router said what the engine holds."""
+    pods_ready: int = Field(ge=0, le=100_000)
+    """Pods that were ready."""
+    measured_at: str = Field(max_length=32, json_schema_extra={"format": "date-time"})
+    """When these figures were seen first. They are looked at every 15 s; figures alone are written once a minute."""
+
+
 class CostStatus(Model):
     """What the tier costs at the price in the spec."""
 
@@ -153,5 +173,7 @@ class ModelTierStatus(Model):
     """The plan in force."""
     revisions: list[RevisionStatus] = Field(default=[], max_length=4, json_schema_extra=listed_by("name"))
     """Revisions of the tier, usually one."""
+    autoscaling: AutoscalingStatus | None = None
+    """What the operator's own autoscaler decided, when the spec asks for it."""
     cost: CostStatus | None = None
     """What it costs, when a price is given."""

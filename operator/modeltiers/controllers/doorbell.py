@@ -103,6 +103,7 @@ def registry(
     for kind, resource in CHILDREN.items():
         _register_children(handlers, store, ring, kind, resource)
     _register_pods(handlers, store, ring, ring_policy)
+    _register_hpas(handlers, store, ring)
     if see_nodes:
         _register_nodes(handlers, store, ring)
     return handlers
@@ -212,6 +213,16 @@ def _register_pods(handlers: kopf.OperatorRegistry, store: Store, ring: Ring, ri
             # Where their requests enter hangs on it, and is not to wait for the tier's own words.
             for policy in store.policies_of(owner):
                 ring_policy(policy)
+
+
+def _register_hpas(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -> None:
+    """Of everybody's: they are looked at and never written."""
+
+    @kopf.on.event("autoscaling", "v2", "horizontalpodautoscalers", id="hpa", registry=handlers)
+    async def answer(event: Mapping[str, Any], **_: Any) -> None:
+        body, gone = event["object"], event["type"] == "DELETED"
+        for key in store.hpas.drop(key_of(body)) if gone else store.hpas.put(body):
+            ring(key)
 
 
 def _register_nodes(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -> None:

@@ -16,6 +16,7 @@ from modeltiers import names
 from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.parse import Fault, parse
 from modeltiers.api.settings import Settings
+from modeltiers.controllers.autoscaler import Autoscaler
 from modeltiers.controllers.children import Children, owned
 from modeltiers.controllers.external import ExternalProbe, good_for
 from modeltiers.controllers.hopkey import HopKeys
@@ -31,8 +32,9 @@ from modeltiers.domain.catalogue import Catalogue
 from modeltiers.domain.claims import ClaimView
 from modeltiers.domain.engine_args import Refusal
 from modeltiers.domain.record import Record
+from modeltiers.domain.scaling import Scaling, expected
 from modeltiers.domain.sizing import NoFit, Plan
-from modeltiers.domain.surge import choose_rollout
+from modeltiers.domain.surge import choose_rollout, pods_that_fit
 from modeltiers.domain.verdict import ApplyError, TierFacts, Verdict, judge
 from modeltiers.domain.views import DeploymentView
 from modeltiers.kube import errors
@@ -76,6 +78,7 @@ class TierReconciler:
     capacity: Capacity
     events: EventRecorder
     external: ExternalProbe
+    autoscaler: Autoscaler
     ring_policy: Callable[[Key], None]
     now: Callable[[], datetime]
     see_nodes: bool
@@ -85,6 +88,7 @@ class TierReconciler:
         body = self.store.tier(key)
         if body is None or body["metadata"].get("deletionTimestamp"):
             self.store.waiting_for_nodes.discard(key)
+            self.autoscaler.forget(key)
             return None  # its children go with it by their owner references
         parsed = parse(body)
         if isinstance(parsed, Fault):
@@ -105,15 +109,18 @@ class TierReconciler:
     async def _serve_model(self, key: Key, body: Body, spec: ModelTierSpec) -> float | None:
         claims = await self._claims(key[0], spec)
         existing = self._existing(key, body)
-        resolved = await self._resolve(key, spec, existing, claims)
+        resolved = await self._resolve(key, body, spec, existing, claims)
         fault: errors.ApiFault | None = None
+        scaling = Scaling(expected(spec, self._live(key, body)))
         if resolved.record:
-            fault = await self._apply(key, body, spec, resolved.record)
-        facts = await self._facts(key, body, spec, resolved, apply_error(fault))
+            scaling = await self._scaling(key, body, spec, resolved.record)
+            fault = await self._apply(key, body, scaling.wanted, resolved.record)
+        facts = await self._facts(key, body, resolved, scaling, apply_error(fault))
         wait = await self._report(key, body, spec, facts, resolved.record)
         if fault:
             raise_for_retry(fault)
-        return CLAIM_RECHECK if wait is None and None in claims.values() else wait
+        waits = (wait, scaling.wait, CLAIM_RECHECK if None in claims.values() else None)
+        return min((one for one in waits if one is not None), default=None)
 
     # --- gather -------------------------------------------------------------------------------------------------------
 
@@ -125,9 +132,19 @@ class TierReconciler:
             "deleting": bool(body["metadata"].get("deletionTimestamp")),
         }
 
-    def _existing(self, key: Key, body: Body) -> Record | None:
+    def _deployment(self, key: Key, body: Body) -> Body | None:
+        """The tier's Deployment, unless it is somebody else's."""
         child = self.store.child(key, "Deployment", names.workload(key[1]))
-        if child is None or not owned(child, body["metadata"]["uid"]):
+        return child if child is not None and owned(child, body["metadata"]["uid"]) else None
+
+    def _live(self, key: Key, body: Body) -> int | None:
+        """How many pods the Deployment wants now."""
+        child = self._deployment(key, body)
+        return None if child is None else DeploymentView.of(child).wanted
+
+    def _existing(self, key: Key, body: Body) -> Record | None:
+        child = self._deployment(key, body)
+        if child is None:
             return None
         return records.load((child["metadata"].get("annotations") or {}).get(names.ANNOTATION_RECORD))
 
@@ -149,7 +166,7 @@ class TierReconciler:
     # --- decide -------------------------------------------------------------------------------------------------------
 
     async def _resolve(
-        self, key: Key, spec: ModelTierSpec, existing: Record | None, claims: Mapping[str, ClaimView | None]
+        self, key: Key, body: Body, spec: ModelTierSpec, existing: Record | None, claims: Mapping[str, ClaimView | None]
     ) -> Resolved:
         refused = tuple(decisions.refusals(spec, self.settings, claims))
         if refused:
@@ -165,13 +182,14 @@ class TierReconciler:
             self.store.waiting_for_nodes.add(key)
             return Resolved(record=existing, no_fit=outcome)
         self.store.waiting_for_nodes.discard(key)
-        return Resolved(record=await self._plan_anew(key, spec, outcome, inputs, claims))
+        pods = expected(spec, self._live(key, body))
+        return Resolved(record=await self._plan_anew(key, spec, outcome, inputs, claims, pods))
 
     async def _plan_anew(
-        self, key: Key, spec: ModelTierSpec, plan: Plan, inputs: str, claims: Mapping[str, ClaimView | None]
+        self, key: Key, spec: ModelTierSpec, plan: Plan, inputs: str, claims: Mapping[str, ClaimView | None], pods: int
     ) -> Record:
         free = await self._free(plan.device.resource, plan.device.product_label, plan.device.product)
-        to_come = max(0, spec.replicas - len(self.store.pods_of(key)))
+        to_come = max(0, pods - len(self.store.pods_of(key)))
         rollout = choose_rollout(
             free.by_node if free else None, plan.gpus, to_come, single_writer=decisions.single_writer(claims)
         )
@@ -190,14 +208,26 @@ class TierReconciler:
         except errors.Transient as fault:
             raise RetryAfter(str(fault), fault.retry_after) from fault
 
+    async def _scaling(self, key: Key, body: Body, spec: ModelTierSpec, record: Record) -> Scaling:
+        async def room(wanted: int) -> int | None:
+            label, product = _product_of(record)
+            free = await self._free(_resource_of(record), label, product)
+            if free is None:
+                return None
+            placed = sum(bool(pod.node) for pod in self.store.pods_of(key) if not pod.deleting and not pod.finished)
+            return max(0, pods_that_fit(free.by_node, record.sizing["gpusPerReplica"]) - max(0, wanted - placed))
+
+        before = (body.get("status") or {}).get("autoscaling")
+        return await self.autoscaler.look(key, spec, self._live(key, body), before, room)
+
     # --- apply --------------------------------------------------------------------------------------------------------
 
-    async def _apply(self, key: Key, body: Body, spec: ModelTierSpec, record: Record) -> errors.ApiFault | None:
+    async def _apply(self, key: Key, body: Body, replicas: int, record: Record) -> errors.ApiFault | None:
         """Write every child that differs; returns the first fault, after trying the others."""
         owner = Owner(key[0], key[1], body["metadata"]["uid"])
         first: errors.ApiFault | None = None
         tables = tables_of(self.store, self.settings, key)
-        for desired in render_tier(owner, spec.replicas, record, tables, self.admitted):
+        for desired in render_tier(owner, replicas, record, tables, self.admitted):
             try:
                 if (
                     desired["kind"] == "ConfigMap"
@@ -213,10 +243,9 @@ class TierReconciler:
     # --- report -------------------------------------------------------------------------------------------------------
 
     async def _facts(
-        self, key: Key, body: Body, spec: ModelTierSpec, resolved: Resolved, error: ApplyError | None
+        self, key: Key, body: Body, resolved: Resolved, scaling: Scaling, error: ApplyError | None
     ) -> TierFacts:
-        child = self.store.child(key, "Deployment", names.workload(key[1]))
-        ours = child is not None and owned(child, body["metadata"]["uid"])
+        child = self._deployment(key, body)
         pods = self.store.pods_of(key)
         record = resolved.record
         free = None
@@ -229,9 +258,10 @@ class TierReconciler:
             no_fit=(resolved.no_fit.reason, resolved.no_fit.message) if resolved.no_fit else None,
             sized=_sized_words(record) if record and not resolved.no_fit else None,
             apply_error=error,
-            deployment=DeploymentView.of(child) if ours and child else None,
+            deployment=DeploymentView.of(child) if child else None,
             pods=pods,
-            wanted_replicas=spec.replicas,
+            wanted_replicas=scaling.wanted,
+            scaling=scaling,
             gpus_per_replica=record.sizing["gpusPerReplica"] if record else 0,
             resource=_resource_of(record) if record else "",
             product=_product_of(record)[1] if record else "",
@@ -249,7 +279,7 @@ class TierReconciler:
         before = body.get("status") or {}
         previous = before.get("conditions") or []
         verdict = judge(facts, previous, self.now())
-        status = decisions.status_of(key, facts.generation, spec, record, facts.deployment, verdict.conditions)
+        status = decisions.status_of(facts, spec, record, verdict.conditions)
         if status != before:
             await self._write_status(key, body, status)
             self._tell(body, previous, verdict)

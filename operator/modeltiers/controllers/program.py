@@ -22,6 +22,7 @@ from prometheus_client.core import GaugeMetricFamily
 from modeltiers import names
 from modeltiers.api.settings import Settings
 from modeltiers.controllers import doorbell, health, metrics
+from modeltiers.controllers.autoscaler import Autoscaler
 from modeltiers.controllers.children import Children
 from modeltiers.controllers.config import Process
 from modeltiers.controllers.external import ExternalProbe
@@ -43,6 +44,7 @@ from modeltiers.render.network import admitted
 
 log = logging.getLogger(__name__)
 
+HPA: Final = "HorizontalPodAutoscaler"
 LAG_LIMIT: Final = 10.0
 STUCK_LIMIT: Final = 600.0
 STALE_WATCH: Final = 180.0
@@ -98,6 +100,7 @@ class Operator:
             capacity=Capacity(self.api),
             events=self.events,
             external=ExternalProbe(self.api),
+            autoscaler=Autoscaler(self.store, self.routers, self.queue.ring, lambda: datetime.now(UTC)),
             ring_policy=self._ring_policy,
             now=lambda: datetime.now(UTC),
             see_nodes=self.see_nodes,
@@ -180,7 +183,7 @@ class Operator:
 
     async def _first_picture(self) -> None:
         """List everything once before the first key is served: a restart finds the whole picture and writes nothing."""
-        kinds = [*doorbell.CHILDREN, "Pod", *(["Node"] if self.see_nodes else []), KIND]
+        kinds = [*doorbell.CHILDREN, "Pod", HPA, *(["Node"] if self.see_nodes else []), KIND]
         kinds += [POLICY] if self.see_policies else []
         while not self.stopping.is_set():
             try:
@@ -219,9 +222,8 @@ class Operator:
             await self._pause(5)
 
     def _relisted(self, resource: str) -> None:
-        kind = next(
-            (kind for kind in (KIND, POLICY, "Pod", "Node", *doorbell.CHILDREN) if KINDS[kind].plural == resource), None
-        )
+        kinds = (KIND, POLICY, HPA, "Pod", "Node", *doorbell.CHILDREN)
+        kind = next((kind for kind in kinds if KINDS[kind].plural == resource), None)
         if kind:
             task = asyncio.get_running_loop().create_task(self._sweep(kind), name=f"sweep {kind}")
             self._sweeps.add(task)
@@ -244,7 +246,7 @@ class Operator:
                 self.queue.ring(key)
 
     async def _list(self, kind: str, *, metadata_only: bool = False) -> AsyncIterator[dict[str, Any]]:
-        labels = doorbell.OURS if kind not in (KIND, POLICY, "Node") else None
+        labels = doorbell.OURS if kind not in (KIND, POLICY, HPA, "Node") else None
         everywhere: list[str | None] = [None]
         for namespace in list(self.settings.watch_namespaces) or everywhere:
             async for body in self.api.list(

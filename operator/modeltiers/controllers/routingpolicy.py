@@ -224,8 +224,7 @@ class PolicyReconciler:
         ready, stalled = found.get(conditions.READY, {}), found.get(conditions.STALLED, {})
         message = str(ready.get("message", ""))
         if ready.get("status") == "True":
-            wanted = (body.get("spec") or {}).get("replicas", 1)
-            return (Standing.READY if wanted or "external" in body["spec"] else Standing.ASLEEP), message
+            return (Standing.ASLEEP if ready.get("reason") == "ScaledToZero" else Standing.READY), message
         return (Standing.STALLED if stalled.get("status") == "True" else Standing.PROGRESSING), message
 
     def _cycle(self, key: Key, ladder: Sequence[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from modeltiers import names
+from modeltiers.controllers.hpas import Hpas
 from modeltiers.domain.views import NodeView, PodView
 
 Key = tuple[str, str]
@@ -77,6 +78,7 @@ class Store:
     pods: dict[OwnerKey, dict[str, PodView]] = field(default_factory=dict)
     nodes: dict[str, NodeView] = field(default_factory=dict)
     waiting_for_nodes: set[Key] = field(default_factory=set)
+    hpas: Hpas = field(default_factory=Hpas)
 
     def put_tier(self, body: Body) -> Key | None:
         """Remember a tier; returns its key if that was news."""
@@ -188,6 +190,8 @@ class Store:
             self.put_pod(body)
         elif kind == "Node":
             self.put_node(body)
+        elif kind == "HorizontalPodAutoscaler":
+            self.hpas.put(body)
         else:
             self.put_child(kind, body)
 
@@ -219,6 +223,8 @@ class Store:
             yield from ((key[0], name) for key, pods in self.pods.items() for name in pods)
         elif kind == "Node":
             yield from (("", name) for name in self.nodes)
+        elif kind == "HorizontalPodAutoscaler":
+            yield from self.hpas.names()
         else:
             for key, children in self.children.items():
                 yield from ((key[0], name) for child_kind, name in children if child_kind == kind)
@@ -231,6 +237,8 @@ class Store:
         if kind == "Node":
             self.nodes.pop(name, None)
             return []
+        if kind == "HorizontalPodAutoscaler":
+            return list(self.hpas.drop((namespace, name)))
         if kind == POLICY:
             self.policies.pop((namespace, name), None)
             return [(namespace, tier) for tier in self._index((namespace, name), (), "")]

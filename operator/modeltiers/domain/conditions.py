@@ -26,6 +26,7 @@ READY: Final = "Ready"
 RECONCILING: Final = "Reconciling"
 STALLED: Final = "Stalled"
 UPDATE_AVAILABLE: Final = "UpdateAvailable"
+SCALING_ACTIVE: Final = "ScalingActive"
 
 ORDER: Final = (
     ACCEPTED,
@@ -37,6 +38,7 @@ ORDER: Final = (
     RECONCILING,
     STALLED,
     UPDATE_AVAILABLE,
+    SCALING_ACTIVE,
 )
 MAX_MESSAGE: Final = 2048
 
@@ -407,6 +409,21 @@ _UPDATE_REASONS: Final = (
         "Change spec.rolloutToken to take it.",
     ),
 )
+_SCALING_REASONS: Final = (
+    Reason("Autoscaling", SCALING_ACTIVE, "The operator's own autoscaler is at work; status.autoscaling has its sums."),
+    Reason(
+        "MetricsUnknown",
+        SCALING_ACTIVE,
+        "No ready pod's router said what its engine holds, so the number of pods stays.",
+        "Nothing to do while pods start; else check that the operator reaches port 8081 of the pods.",
+    ),
+    Reason(
+        "AnotherAutoscaler",
+        SCALING_ACTIVE,
+        "A HorizontalPodAutoscaler scales the same pods; the operator leaves their number alone.",
+        "Keep one of the two: that object, aimed at the ModelTier, or spec.autoscaling.",
+    ),
+)
 REASONS: Final[tuple[Reason, ...]] = (
     *_ACCEPTED_REASONS,
     *_SIZED_REASONS,
@@ -417,6 +434,7 @@ REASONS: Final[tuple[Reason, ...]] = (
     *_POD_REASONS,
     *_ENGINE_REASONS,
     *_UPDATE_REASONS,
+    *_SCALING_REASONS,
 )
 _SECTIONS: Final = (
     ("Accepted: is the spec valid and allowed?", "", _ACCEPTED_REASONS),
@@ -432,6 +450,7 @@ _SECTIONS: Final = (
     ("Causes: pods", "", _POD_REASONS),
     ("Causes: the engine's own words", "", _ENGINE_REASONS),
     ("UpdateAvailable", "", _UPDATE_REASONS),
+    ("ScalingActive: who chooses the number of pods", "Absent where `spec.replicas` alone does.", _SCALING_REASONS),
 )
 _INTRODUCTION: Final = """\
 # Reasons in a tier's conditions

@@ -13,6 +13,7 @@ from typing import Any
 
 from modeltiers.domain import conditions
 from modeltiers.domain.capacity import FreeGpus
+from modeltiers.domain.scaling import Scaling
 from modeltiers.domain.views import ContainerView, DeploymentView, PodView
 
 
@@ -87,6 +88,8 @@ class TierFacts:
     deployment: DeploymentView | None = None
     pods: tuple[PodView, ...] = ()
     wanted_replicas: int = 1
+    scaling: Scaling | None = None
+    """Who chose that number; None where it was not asked."""
     gpus_per_replica: int = 0
     resource: str = ""
     product: str = ""

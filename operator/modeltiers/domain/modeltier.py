@@ -13,8 +13,9 @@ from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.settings import Settings
 from modeltiers.domain.claims import ClaimView
 from modeltiers.domain.engine_args import Refusal, refused_args, refused_env
+from modeltiers.domain.facts import TierFacts
 from modeltiers.domain.record import Record
-from modeltiers.domain.views import DeploymentView
+from modeltiers.domain.scaling import most_pods
 
 
 def claims_of(spec: ModelTierSpec) -> dict[str, str]:
@@ -59,22 +60,22 @@ def _refused_serving(spec: ModelTierSpec, settings: Settings) -> list[Refusal]:
 
 def _refused_limits(spec: ModelTierSpec, settings: Settings) -> list[Refusal]:
     most = settings.limits.max_replicas
-    if spec.replicas > most:
-        text = (
-            f"{spec.replicas} is over the limit of {most}: lower it, or have an administrator raise limits.maxReplicas"
-        )
-        return [Refusal("spec.replicas", text)]
+    path, asked = most_pods(spec)
+    if asked > most:
+        text = f"{asked} is over the limit of {most}: lower it, or have an administrator raise limits.maxReplicas"
+        return [Refusal(path, text)]
     return []
 
 
 def _refused_claims(spec: ModelTierSpec, claims: Mapping[str, ClaimView | None]) -> list[Refusal]:
     found: list[Refusal] = []
+    field, pods = most_pods(spec)
     for name, path in claims_of(spec).items():
         claim = claims.get(name)
-        if claim is not None and claim.single_writer and spec.replicas > 1:
+        if claim is not None and claim.single_writer and pods > 1:
             modes = ", ".join(claim.access_modes)
-            text = f"volume claim {name} is {modes}: one node can mount it, and the tier has {spec.replicas} replicas."
-            found.append(Refusal(path, f"{text} Use a ReadWriteMany claim, or set spec.replicas to 1"))
+            text = f"volume claim {name} is {modes}: one node can mount it, and the tier has {pods} replicas."
+            found.append(Refusal(path, f"{text} Use a ReadWriteMany claim, or set {field} to 1"))
     return found
 
 
@@ -108,16 +109,11 @@ def endpoint_of(namespace: str, name: str) -> str:
 
 
 def status_of(
-    key: tuple[str, str],
-    generation: int,
-    spec: ModelTierSpec | None,
-    record: Record | None,
-    deployment: DeploymentView | None,
-    conditions: Sequence[Mapping[str, Any]],
+    facts: TierFacts, spec: ModelTierSpec | None, record: Record | None, conditions: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The whole status of a tier; fields that are not known are left out."""
-    namespace, name = key
-    status: dict[str, Any] = {"observedGeneration": generation, "conditions": [dict(item) for item in conditions]}
+    name, deployment = facts.name, facts.deployment
+    status: dict[str, Any] = {"observedGeneration": facts.generation, "conditions": [dict(item) for item in conditions]}
     if spec is None:
         return status
     if spec.external:
@@ -129,18 +125,20 @@ def status_of(
     replicas = deployment.replicas if deployment else 0
     ready_replicas = deployment.ready_replicas if deployment else 0
     status |= {
-        "ready": f"{ready_replicas}/{spec.replicas}",
+        "ready": f"{ready_replicas}/{facts.wanted_replicas}",
         "replicas": replicas,
         "readyReplicas": ready_replicas,
         "selector": names.selector_string(name),
     }
     if record:
         if not record.routed or is_direct(spec):
-            status["endpoint"] = endpoint_of(namespace, name)
+            status["endpoint"] = endpoint_of(facts.namespace, name)
         status |= {
             "sizing": dict(record.sizing),
             "revisions": [_revision(name, record, replicas, ready_replicas)],
         }
+        if facts.scaling and facts.scaling.status is not None:
+            status["autoscaling"] = dict(facts.scaling.status)
         if spec.price:
             per_hour = record.sizing["gpusPerReplica"] * replicas * spec.price.gpu_hour_micros
             status["cost"] = {"perHourMicros": per_hour, "currency": spec.price.currency}

@@ -29,7 +29,12 @@ def choose_rollout(free_by_node: Sequence[int] | None, gpus: int, pods_to_come: 
         return Rollout(0, 1, "one pod less first: its volume can be mounted by one node only")
     if free_by_node is None:
         return Rollout(0, 1, "one pod less first: free accelerators are unknown")
-    room = sum(free // gpus for free in free_by_node)
+    room = pods_that_fit(free_by_node, gpus)
     if room > pods_to_come:
         return Rollout(1, 0, f"one pod more first: room for {room - pods_to_come} more of {gpus} accelerators seen")
     return Rollout(0, 1, f"one pod less first: no room for one more pod of {gpus} accelerators seen")
+
+
+def pods_that_fit(free_by_node: Sequence[int], gpus: int) -> int:
+    """How many pods of so many accelerators each the free ones of every node hold."""
+    return sum(free // gpus for free in free_by_node)

@@ -77,6 +77,12 @@ USES: Final[tuple[Grant, ...]] = (
         "Tier namespaces",
         "let clients reach a router's serving port alone",
     ),
+    Grant(
+        "HorizontalPodAutoscaler",
+        ("list", "watch"),
+        "Tier namespaces",
+        "leave a number of pods alone that another autoscaler writes",
+    ),
     Grant("Pod", ("list", "watch"), "Tier namespaces", "say why a replica is not ready; count accelerators in use"),
     Grant("Pod", ("patch",), "Tier namespaces", "touch an annotation, so that a new table is read within a second"),
     Grant("PersistentVolumeClaim", ("get",), "Tier namespaces", "tell whether many nodes can mount a model cache"),

@@ -9,6 +9,8 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from modeltiers.router.egress import Egress
+from modeltiers.router.engine import Engine
 from modeltiers.router.keys import KeyRing
 from modeltiers.router.probes import fetch
 from modeltiers.router.replies import JSON, Refusal
@@ -94,7 +96,7 @@ class Admin:
             "inFlight": len(router.exchanges),
             "tasks": len(asyncio.all_tasks()),
             "tables": tables,
-            "engine": None if router.engine is None else {"tier": router.engine.name, "state": router.engine.state},
+            "engine": None if router.engine is None else self._engine_status(router.engine),
             "refusedTables": router.tables.errors,
             "keys": len(router.guards.keys.known),
             # Without a policy that asks for keys, nobody misses the file.
@@ -108,6 +110,14 @@ class Admin:
             "waiting": router.guards.gate.waiting(),
             "spool": None if router.guards.spool is None else router.guards.spool.figures(),
             "tiers": {tier.name: _pool_status(pool, now) for tier, pool in router.pools().items()},
+        }
+
+    def _engine_status(self, engine: Engine | Egress) -> dict[str, Any]:
+        return {
+            "tier": engine.name,
+            "state": engine.state,
+            "inFlight": self._router.at_engine(),
+            "waiting": self._router.guards.gate.waiting_at(engine.name),
         }
 
     async def _drain(self, query: bytes) -> tuple[int, bytes, bytes]:

@@ -229,6 +229,11 @@ class Gate:
             found.update(one.lane.name for one in room.by_age)
         return dict(found)
 
+    def waiting_at(self, tier: str) -> int:
+        """Return how many wait for room at a tier, whatever their policy."""
+        room = self._rooms.get(tier)
+        return room.queue.size if room is not None else 0
+
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def enter(

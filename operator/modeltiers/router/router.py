@@ -344,6 +344,11 @@ class Router:
         named = {tier for loaded in self.tables.loaded.values() for tier in loaded.table.tiers}
         return {tier: self.pool(tier) for tier in named}
 
+    def at_engine(self) -> int:
+        """Return how many requests the engine beside this router holds, whatever policy sent them."""
+        beside = (pool for pool in (*self._pools.values(), *self._retired) if pool.tier.local)
+        return sum(address.in_flight for pool in beside for address in pool.addresses)
+
     def ready(self) -> bool:
         """Whether requests are welcome: nothing drains, and the engine or API behind it is ready.
 
