@@ -4,57 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from modeltiers import names
 from modeltiers.controllers.routers import LARGEST, Routers
 from modeltiers.domain.policy_verdict import RouterFacts
 from modeltiers.domain.views import PodView
+from tests.unit.admin_port import Admin, admin_port, host
 
 FILE = names.table_key("support")
-HOST = f"127.9.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
-"""The port is fixed: runs side by side take an address each."""
 SERVES = json.dumps({"inFlight": 3, "tables": {FILE: {"version": "abc123"}}})
-
-
-@dataclass
-class Admin:
-    """An admin port on an address of its own, as a pod's is."""
-
-    body: str = SERVES
-    code: int = 200
-    asked: int = 0
-    hold: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        self.hold.set()
-
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        self.asked += 1
-        await self.hold.wait()
-        head = f"HTTP/1.1 {self.code} OK\r\ncontent-length: {len(self.body)}\r\nconnection: close\r\n\r\n"
-        writer.write((head + self.body).encode())
-        writer.close()
 
 
 @asynccontextmanager
 async def _running(clock: Callable[[], float]) -> AsyncIterator[tuple[Routers, Admin, PodView]]:
     """One router that answers, and the program's part that asks it."""
-    admin, routers = Admin(), Routers(clock)
-    server = await asyncio.start_server(admin.answer, HOST, names.ADMIN_PORT)
-    part = asyncio.create_task(routers.run())
-    try:
-        yield routers, admin, PodView("small-1", uid="u1", ip=HOST)
-    finally:
-        part.cancel()
-        await asyncio.gather(part, return_exceptions=True)
-        server.close()
-        await server.wait_closed()
+    routers = Routers(clock)
+    async with admin_port() as admin:
+        admin.body = SERVES
+        part = asyncio.create_task(routers.run())
+        try:
+            yield routers, admin, PodView("small-1", uid="u1", ip=host())
+        finally:
+            part.cancel()
+            await asyncio.gather(part, return_exceptions=True)
 
 
 def _run(test: Callable[[Routers, Admin, PodView, list[float]], Any]) -> None:
@@ -105,7 +80,7 @@ def test_asking_returns_at_once_and_tells_each_who_waits_once() -> None:
 
 def test_what_cannot_be_asked_is_a_fact_and_is_asked_again() -> None:
     async def test(routers: Routers, admin: Admin, pod: PodView, now: list[float]) -> None:
-        gone = PodView("small-2", uid="u2", ip=f"127.8{HOST[5:]}")
+        gone = PodView("small-2", uid="u2", ip=host(2))
         bodies = ("no JSON", "[1]", "x" * (LARGEST + 1), json.dumps({"tables": 7, "refusedTables": [1]}))
         for body in bodies:
             admin.body = body

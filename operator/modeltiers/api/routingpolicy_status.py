@@ -88,7 +88,7 @@ class ReasonCount(Model):
     reason: str = Field(min_length=1, max_length=64, pattern=r"^[A-Z][A-Za-z0-9]*$")
     """The word that records, headers and metrics use."""
     requests: Requests
-    """How many went up for it."""
+    """How many judged answers a tier above was asked for because of it."""
 
 
 class TrafficStatus(Model):
@@ -100,14 +100,16 @@ class TrafficStatus(Model):
     """End of the time that was counted."""
     requests: Requests
     """Requests that were answered."""
+    judged: Requests = 0
+    """Answers that were judged; a request can have several, one a tier."""
     shares: list[TierShare] = Field(default=[], max_length=10, json_schema_extra=listed_by("name"))
     """Who answered them, in the order of the ladder."""
     escalated_permille: Permille | None = None
-    """Share of the judged answers that were found wanting. Absent: none was judged."""
+    """Share of the judged answers for which a tier above was asked. Absent: none was judged."""
     escalations: list[ReasonCount] = Field(default=[], max_length=16, json_schema_extra=listed_by("reason"))
     """Why answers went up, the most frequent reason first."""
     fallback_permille: Permille | None = None
-    """Share of requests that another tier answered because the chosen one could not."""
+    """Share of requests that another tier answered because the one that was wanted could not."""
     partial: bool = False
     """Whether some routers could not be asked, so that their requests are missing."""
 
@@ -115,8 +117,8 @@ class TrafficStatus(Model):
 class CostFact(Model):
     """One number that the saving was worked out from."""
 
-    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9]*$")
-    """Name of the number in the formula."""
+    name: str = Field(min_length=1, max_length=96, pattern=r"^[A-Za-z][A-Za-z0-9.-]*$")
+    """Name of the number in the formula, after the name of the tier that it is about."""
     value: ShortText
     """Its value with its unit, or unknown and why."""
 
@@ -136,7 +138,7 @@ class PolicyCost(Model):
     """What is missing, where one of the numbers above is."""
     formula: Text
     """How they are worked out."""
-    inputs: list[CostFact] = Field(default=[], max_length=16, json_schema_extra=listed_by("name"))
+    inputs: list[CostFact] = Field(default=[], max_length=64, json_schema_extra=listed_by("name"))
     """The numbers in the formula."""
 
 
@@ -154,7 +156,7 @@ class RoutingPolicyStatus(Model):
     live: str | None = Field(default=None, max_length=32)
     """Routers with the present table of all, for the LIVE column."""
     escalated: str | None = Field(default=None, max_length=32)
-    """Share of judged answers that escalated, for the ESCALATED column."""
+    """Share of judged answers for which a tier above was asked, for the ESCALATED column."""
     entry: EntryStatus | None = None
     """Where requests enter; the condition Entry says why."""
     table: TableStatus | None = None

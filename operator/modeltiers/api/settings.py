@@ -86,6 +86,17 @@ class RouterDefaults(Model):
     tier at once when none of its pods is ready."""
 
 
+class FactsSettings(Model):
+    """How the operator learns what requests met, for the status of policies."""
+
+    read_seconds: int = Field(default=30, ge=1, le=600)
+    """Between two readings of all routers."""
+    window_seconds: int = Field(default=3600, ge=60, le=86_400)
+    """Time over which shares, rates and costs are worked out."""
+    write_seconds: int = Field(default=60, ge=1, le=3600)
+    """Least time between two writes of a policy's status that only have new numbers."""
+
+
 class Peer(Model):
     """Pods that may connect."""
 
@@ -152,6 +163,8 @@ class Settings(Model):
     """The router that stands before every engine."""
     network: Network = Network()
     """Who may connect to routers."""
+    facts: FactsSettings = FactsSettings()
+    """How the operator learns what requests met."""
     engine_profiles: dict[Name, EngineProfile] = Field(default={}, max_length=64)
     """Engines that tiers may name."""
     allowed_images: list[Annotated[str, Field(max_length=512)]] = Field(default=[], max_length=64)

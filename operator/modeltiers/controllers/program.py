@@ -31,6 +31,7 @@ from modeltiers.controllers.modeltier import KIND, TierReconciler
 from modeltiers.controllers.routers import Routers
 from modeltiers.controllers.routingpolicy import PolicyReconciler
 from modeltiers.controllers.store import POLICY, Key, OwnerKey, Store, policy_key
+from modeltiers.controllers.traffic import Traffic
 from modeltiers.controllers.workqueue import RetryAfter, WorkQueue
 from modeltiers.domain import catalogue
 from modeltiers.kube import errors
@@ -77,6 +78,14 @@ class Operator:
         children = Children(self.api, self.store)
         self.routers = Routers()
         hop_keys = HopKeys(self.api)
+        self.traffic = Traffic(
+            store=self.store,
+            routers=self.routers,
+            settings=self.settings.facts,
+            ring_policy=self._ring_policy,
+            leading=self.leading,
+            now=lambda: datetime.now(UTC),
+        )
         self.policies = PolicyReconciler(
             api=self.api,
             store=self.store,
@@ -85,6 +94,7 @@ class Operator:
             events=self.events,
             routers=self.routers,
             hop_keys=hop_keys,
+            traffic=self.traffic,
             ring_tier=self.queue.ring,
             ring_policy=self._ring_policy,
             now=lambda: datetime.now(UTC),
@@ -134,6 +144,7 @@ class Operator:
             asyncio.create_task(self._watch(), name="watches"),
             asyncio.create_task(self._work(), name="workers"),
             asyncio.create_task(self.routers.run(), name="routers"),
+            asyncio.create_task(self.traffic.run(), name="traffic"),
         ]
         if self.process.elect:
             parts.append(asyncio.create_task(self.election.run(self.stopping), name="election"))

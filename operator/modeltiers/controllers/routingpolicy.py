@@ -22,6 +22,7 @@ from modeltiers.controllers.modeltier import apply_error, raise_for_retry
 from modeltiers.controllers.routers import FRESH, KEPT, Routers
 from modeltiers.controllers.shelf import Seen, see_policy
 from modeltiers.controllers.store import POLICY, Body, Key, Store, policy_key
+from modeltiers.controllers.traffic import SHOWN, Traffic
 from modeltiers.controllers.workqueue import RetryAfter
 from modeltiers.domain import conditions
 from modeltiers.domain.entry import Entry, Rung, choose_entry, entry_status, table_at
@@ -60,6 +61,7 @@ class PolicyReconciler:
     events: EventRecorder
     routers: Routers
     hop_keys: HopKeys
+    traffic: Traffic
     ring_tier: Callable[[Key], None]
     ring_policy: Callable[[Key], None]
     now: Callable[[], datetime]
@@ -68,10 +70,13 @@ class PolicyReconciler:
         """Reconcile one policy; returns seconds after which to look again by the clock."""
         seen = see_policy(self.store, self.settings, key)
         if seen is None or seen.body["metadata"].get("deletionTimestamp"):
+            self.traffic.forget(key)
             return None  # its Service goes with it by its owner reference; the tiers were rung by its event
         self._ring_what_is_behind(key, seen)
         routers, fresh = self._routers(key, seen)
         entry = self._entry(key, seen)
+        if entry is not None:
+            self.traffic.follow(key, seen.body["metadata"]["uid"])
         fault = await self._apply(key, seen, entry) if entry is not None else None
         if routers is None:  # they are asked for the first time, and ring when they have answered
             if fault:
@@ -259,9 +264,14 @@ class PolicyReconciler:
         previous = before.get("conditions") or []
         verdict = judge(facts, previous, self.now())
         url = names.policy_url(key[1], key[0]) if facts.table is not None and facts.entry is not None else None
-        status = status_of(facts, seen.spec, verdict.conditions, url=url)
-        if facts.entry is not None:
-            status["entry"] = entry_status(facts.entry, before.get("entry") or {}, self.now())
+        entry = entry_status(facts.entry, before.get("entry") or {}, self.now()) if facts.entry is not None else None
+
+        def told(shown: Mapping[str, Any]) -> dict[str, Any]:
+            status = status_of(facts, seen.spec, verdict.conditions, url=url, **shown)
+            return status if entry is None else {**status, "entry": entry}
+
+        status = told({name: before.get(name) for name in SHOWN})
+        status = told(self.traffic.facts(key, before, changed=status != before))
         if status != before:
             await self._write_status(key, seen.body, status)
             self._tell(seen.body, previous, verdict.conditions)
