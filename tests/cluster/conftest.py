@@ -20,6 +20,7 @@ SETTINGS: dict[str, Any] = {
     "engineProfiles": {"plain": {"env": [{"name": "VLLM_LOGGING_LEVEL", "value": "INFO"}]}},
     "allowedImages": ["example.com/"],
     "router": {"image": "example.com/router:1", "entryReturnSeconds": ENTRY_RETURN},
+    "facts": {"readSeconds": 2, "writeSeconds": 2},
     "externalHosts": [{"host": "localhost", "private": True}, {"host": "nowhere.invalid"}],
 }
 

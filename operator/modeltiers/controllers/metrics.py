@@ -20,6 +20,7 @@ SECONDS = Histogram(
     ["kind"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15),
 )
+READS = Counter("modeltiers_router_reads", "Routers asked for their status, by result", ["result"])
 WRITES = Counter("modeltiers_writes", "Objects written, by kind and what made it necessary", ["kind", "cause"])
 
 

@@ -343,6 +343,10 @@ class Operator:
                 "modeltiers_loop_lag_seconds": ("How late the event loop runs", self.lag.now),
                 "modeltiers_tiers": ("Tiers known", lambda: len(self.store.tiers)),
                 "modeltiers_policies": ("Policies known", lambda: len(self.store.policies)),
+                "modeltiers_traffic_round_seconds": (
+                    "Time that reading all routers took last",
+                    lambda: self.traffic.round_seconds,
+                ),
             }
         )
         facts.add(self._watch_ages)

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-import httpx
+import aiohttp
 import orjson
 
 from modeltiers import names
+from modeltiers.controllers import metrics
 from modeltiers.domain.policy_keys import Keys
 from modeltiers.domain.policy_verdict import RouterFacts
 from modeltiers.domain.views import PodView
 
-SECONDS: Final = 2.0
-"""How long one question may take, all in all."""
-TIMEOUT: Final = httpx.Timeout(SECONDS, connect=1.0)
+TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0, connect=1.0)
+"""How long, in seconds, one question may take."""
 FRESH: Final = 0.5
 """Seconds for which an answer is good where nothing else is asked for."""
 KEPT: Final = 600.0
@@ -55,14 +55,12 @@ class Routers:
 
     async def run(self) -> None:
         """Ask whoever is to be asked, until cancelled."""
-        limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)
-        # No TLS on this port; a context for it would be loaded all the same.
         async with (
-            httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False, verify=False) as client,  # noqa: S501  plain HTTP
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=AT_ONCE, force_close=True)) as session,
             asyncio.TaskGroup() as group,
         ):
             for _ in range(AT_ONCE):
-                group.create_task(self._work(client))
+                group.create_task(self._work(session))
             group.create_task(self._forget())
 
     def last(self, pod: PodView) -> Said | None:
@@ -107,11 +105,13 @@ class Routers:
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
-    async def _work(self, client: httpx.AsyncClient) -> None:
+    async def _work(self, session: aiohttp.ClientSession) -> None:
         while True:
             pod = await self._queue.get()
             asked = self.clock()
-            self._said[pod.uid] = Said(asked, await _status(client, pod.ip))
+            status = await _status(session, pod.ip)
+            self._said[pod.uid] = Said(asked, status)
+            metrics.READS.labels("failed" if status is None else "answered").inc()
             for then in self._then.pop(pod.uid, ()):
                 then()
 
@@ -133,20 +133,17 @@ def can_be_asked(pod: PodView) -> bool:
     return bool(pod.ip) and not pod.finished
 
 
-async def _status(client: httpx.AsyncClient, ip: str) -> Mapping[str, Any] | None:
+async def _status(session: aiohttp.ClientSession, ip: str) -> Mapping[str, Any] | None:
     host = f"[{ip}]" if ":" in ip else ip
-    body = b""
+    url, body = f"http://{host}:{names.ADMIN_PORT}/status", b""
     try:
-        async with (
-            asyncio.timeout(SECONDS),
-            client.stream("GET", f"http://{host}:{names.ADMIN_PORT}/status") as reply,
-        ):
-            async for piece in reply.aiter_bytes():
+        async with session.get(url, timeout=TIMEOUT, allow_redirects=False) as reply:
+            async for piece in reply.content.iter_any():
                 body += piece
-                if reply.status_code != 200 or len(body) > LARGEST:
+                if reply.status != 200 or len(body) > LARGEST:
                     return None
         found = orjson.loads(body)
-    except (httpx.HTTPError, ValueError, TimeoutError):
+    except (aiohttp.ClientError, TimeoutError, ValueError):
         return None  # it cannot be asked: that is a fact, too
     return found if isinstance(found, dict) else None
 
