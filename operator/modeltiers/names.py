@@ -94,6 +94,11 @@ def policy_service(policy: str) -> str:
     return f"{policy}-policy"
 
 
+def gateway(policy: str) -> str:
+    """Name of the routers of a policy with placement Gateway, and of what belongs to them."""
+    return f"{policy}-gateway"
+
+
 def policy_url(policy: str, namespace: str) -> str:
     """Base URL that clients of a policy use inside the cluster."""
     return f"http://{policy_service(policy)}.{namespace}.svc/v1"

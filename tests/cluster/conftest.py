@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from e2e.cluster import Cluster
+from e2e.cluster.kwok import NodePool
 from e2e.operator_process import OperatorProcess, install
 from tests.cluster.kit import Tiers, breach, decoded
 
@@ -23,6 +24,12 @@ SETTINGS: dict[str, Any] = {
     "facts": {"readSeconds": 2, "writeSeconds": 2},
     "externalHosts": [{"host": "localhost", "private": True}, {"host": "nowhere.invalid"}],
 }
+
+
+@pytest.fixture(scope="session")
+def cluster_pools() -> tuple[NodePool, ...]:
+    """Nodes with accelerators for engines, and one without for routers that stand by themselves."""
+    return (NodePool("h100", 2), NodePool("plain", 1, gpus=0))
 
 
 @pytest.fixture(scope="session")

@@ -24,12 +24,13 @@ POLICY: dict[str, Any] = {
 
 
 def apply(where: Tiers, name: str = "support", **changes: Any) -> None:
-    """Apply a policy as a user does."""
+    """Apply a policy as a user does; None takes a field away."""
+    spec = {key: value for key, value in {**POLICY, **changes}.items() if value is not None}
     body = {
         "apiVersion": "modeltiers.dev/v1alpha1",
         "kind": "RoutingPolicy",
         "metadata": {"name": name, "namespace": where.namespace},
-        "spec": {**POLICY, **changes},
+        "spec": spec,
     }
     where.cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(body))
 

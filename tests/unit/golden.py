@@ -10,15 +10,21 @@ import yaml
 
 from modeltiers import names
 from modeltiers.api.modeltier import ModelTierSpec
+from modeltiers.api.routingpolicy import Gateway, RoutingPolicySpec
 from modeltiers.api.settings import Settings
 from modeltiers.domain import asks, catalogue
+from modeltiers.domain.hosts import allowed, endpoint_of
+from modeltiers.domain.policy_table import CompiledTable, TierView, compile_table
 from modeltiers.domain.record import Record, inputs_of
 from modeltiers.domain.scaling import expected
 from modeltiers.domain.sizing import Plan
 from modeltiers.domain.surge import choose_rollout
+from modeltiers.render.egress import render_egress
+from modeltiers.render.gateway import render_gateway, selector
 from modeltiers.render.modeltier import render_tier, resolve
 from modeltiers.render.network import admitted
 from modeltiers.render.owner import Owner
+from modeltiers.render.routingpolicy import render_entry
 
 ROOT = Path(__file__).parents[2]
 CATALOGUE = catalogue.load()
@@ -27,10 +33,11 @@ SETTINGS = Settings.model_validate(yaml.safe_load((ROOT / "examples/settings.yam
 
 
 def examples() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Every ModelTier in examples/."""
+    """Every ModelTier in examples/, and every policy with routers of its own."""
     for path in sorted((ROOT / "examples").rglob("*.yaml")):
         for document in yaml.safe_load_all(path.read_text()):
-            if document and document.get("kind") == "ModelTier":
+            kind, spec = (document or {}).get("kind"), (document or {}).get("spec") or {}
+            if kind == "ModelTier" or (kind == "RoutingPolicy" and spec.get("placement") == "Gateway"):
                 yield path, document
 
 
@@ -44,11 +51,34 @@ def record_of(name: str, spec: ModelTierSpec, settings: Settings = SETTINGS) -> 
 
 
 def children_of(document: dict[str, Any], settings: Settings = SETTINGS) -> list[dict[str, Any]]:
-    """The children of an example; none for an external tier."""
+    """The children of an example."""
+    if document["kind"] == "RoutingPolicy":
+        return _gateway_of(document, settings)
     spec = ModelTierSpec.model_validate(document["spec"])
-    name = document["metadata"]["name"]
-    if spec.external:
-        return []
-    owner = Owner("default", name, "00000000-0000-0000-0000-000000000000")
+    name, namespace = document["metadata"]["name"], document["metadata"].get("namespace", "default")
+    owner = Owner(namespace, name, "00000000-0000-0000-0000-000000000000")
     who = admitted(settings.network, names.OPERATOR_NAMESPACE)
+    if spec.external:
+        endpoint = endpoint_of(spec.external.base_url)
+        host = allowed(endpoint.host, settings.external_hosts) if endpoint else None
+        assert endpoint is not None and host is not None, "the settings allow what the examples call"
+        return render_egress(owner, spec.external, endpoint, host, settings, {}, who)
     return render_tier(owner, expected(spec, None), record_of(name, spec, settings), {}, who)
+
+
+def _gateway_of(document: dict[str, Any], settings: Settings) -> list[dict[str, Any]]:
+    name, spec = document["metadata"]["name"], RoutingPolicySpec.model_validate(document["spec"])
+    tiers = {
+        tier["metadata"]["name"]: TierView.of(tier["metadata"]["name"], ModelTierSpec.model_validate(tier["spec"]))
+        for _, tier in examples()
+        if tier["kind"] == "ModelTier"
+    }
+    table = compile_table(name, spec, tiers, "default")
+    assert isinstance(table, CompiledTable), table
+    owner = Owner("default", name, "00000000-0000-0000-0000-000000000000", "RoutingPolicy")
+    who = admitted(settings.network, names.OPERATOR_NAMESPACE)
+    tables = {names.table_key(name): table.content}
+    return [
+        *render_gateway(owner, spec.gateway or Gateway(), settings, tables, who),
+        render_entry(owner, selector(name)),
+    ]

@@ -215,8 +215,8 @@ async def test_a_token_that_stays_refused_is_a_fault(wire: Wire, connection: Con
 async def test_what_is_not_declared_is_not_sent(wire: Wire, connection: Connection) -> None:
     """A verb, a kind or a subresource that access.py lacks."""
     api = Api(connection)
-    with pytest.raises(errors.Undeclared, match="delete Service is not declared"):
-        await api.delete(REF)
+    with pytest.raises(errors.Undeclared, match="delete Pod is not declared"):
+        await api.delete(Ref(KINDS["Pod"], "a", "b"))
     with pytest.raises(errors.Undeclared, match="patch Service/status"):
         await api.apply(SERVICE, status=True)
     with pytest.raises(errors.Undeclared, match="create Pod"):

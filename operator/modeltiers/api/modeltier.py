@@ -399,8 +399,10 @@ class External(Model):
 
     __cel__: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.baseUrl.startsWith('https://') || !has(self.apiKeySecretRef)",
-            "an API key is only sent over https: use an https:// baseUrl or leave apiKeySecretRef out",
+            "self.baseUrl.startsWith('https://') || !has(self.apiKeySecretRef)"
+            " || self.baseUrl.matches('^http://[a-z0-9-]+[.][a-z0-9-]+[.]svc([.]cluster[.]local)?(:|/|$)')",
+            "an API key is only sent over https, or to a Service of this cluster by its name NAME.NAMESPACE.svc: use an"
+            " https:// baseUrl or leave apiKeySecretRef out",
         ),
     )
 

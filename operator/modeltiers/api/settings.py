@@ -5,12 +5,21 @@ It is data like the resources are, so it is modelled like them; reading the file
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from modeltiers.api.base import Model
 from modeltiers.api.modeltier import LabelKey, LabelValue, Name, ObjectName, Quantity, SecretKeyRef
+
+
+def _network(text: str) -> str:
+    return str(ipaddress.ip_network(text))  # raises ValueError, also for bits beside the mask
+
+
+# What is no network is refused where it is written: one such entry would keep a tier from being served.
+Cidr = Annotated[str, Field(max_length=49), AfterValidator(_network)]
 
 
 class ProfileEnv(Model):
@@ -81,6 +90,10 @@ class RouterDefaults(Model):
     """CPU request of one router."""
     memory: Quantity = "256Mi"
     """Memory request and limit of one router."""
+    gateway_cpu: Quantity = "1"
+    """CPU request of one router of a gateway, of which `spec.gateway.cpuPercent` of its policy is a share."""
+    egress_replicas: int = Field(default=2, ge=1, le=100)
+    """Routers before each external API; they alone hold its key."""
     entry_return_seconds: int = Field(default=30, ge=0, le=3600)
     """How long a lower tier must have been ready on end before the requests of a policy enter there again. They leave a
     tier at once when none of its pods is ready."""
@@ -150,6 +163,10 @@ class ExternalHost(Model):
     """Host name, or `*.domain` for every name below a domain."""
     private: bool = False
     """Whether its addresses may be private ones, for example a Service of this cluster."""
+    cidrs: list[Cidr] = Field(default=[], max_length=64)
+    """Addresses that the NetworkPolicy of its tiers opens, since a policy cannot name a host. Left out: of a Service
+    of this cluster the pods of its namespace; of other hosts the URL's port at every address that is neither private
+    nor a cloud's metadata; with `private` also at private ones."""
 
 
 class Settings(Model):

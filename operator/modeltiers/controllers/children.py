@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from modeltiers.controllers.store import OwnerKey, Store
 from modeltiers.domain.diff import difference
 from modeltiers.kube import errors
 from modeltiers.kube.client import Api
-from modeltiers.kube.refs import ref_of
+from modeltiers.kube.refs import KINDS, Ref, ref_of
 from modeltiers.render.owner import Owner
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,17 @@ class Children:
         metrics.WRITES.labels(kind, "missing" if live is None else "differs").inc()
         log.info("applied %s %s/%s: %s", kind, owner.namespace, name, cause)
         return True
+
+    async def prune(self, key: OwnerKey, owner: Owner, wanted: Iterable[Mapping[str, Any]]) -> None:
+        """Delete what this owner has of old and does not want any more. Raises ApiFault."""
+        kept = {(desired["kind"], desired["metadata"]["name"]) for desired in wanted}
+        for kind, name in self.store.children_of(key):
+            live = self.store.child(key, kind, name)
+            if (kind, name) in kept or live is None or not owned(live, owner.uid):
+                continue
+            await self.api.delete(Ref(KINDS[kind], owner.namespace, name), uid=live["metadata"]["uid"])
+            self.store.drop_child(kind, live)
+            log.info("deleted %s %s/%s: not wanted any more", kind, owner.namespace, name)
 
     async def _write(self, desired: Mapping[str, Any], live: Mapping[str, Any] | None) -> Mapping[str, Any]:
         guard = {"resourceVersion": CREATE_ONLY} if live is None else {"uid": live["metadata"]["uid"]}

@@ -18,7 +18,7 @@ import kopf
 from yarl import URL
 
 from modeltiers import names
-from modeltiers.controllers.store import Key, OwnerKey, Store, key_of, owner_of
+from modeltiers.controllers.store import HPA, Key, OwnerKey, Store, key_of, owner_of
 
 Ring = Callable[..., None]
 RingPolicy = Callable[[Key], None]
@@ -216,11 +216,12 @@ def _register_pods(handlers: kopf.OperatorRegistry, store: Store, ring: Ring, ri
 
 
 def _register_hpas(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -> None:
-    """Of everybody's: they are looked at and never written."""
+    """Of everybody's: what they scale is known, and ours are children of their policies."""
 
     @kopf.on.event("autoscaling", "v2", "horizontalpodautoscalers", id="hpa", registry=handlers)
     async def answer(event: Mapping[str, Any], **_: Any) -> None:
         body, gone = event["object"], event["type"] == "DELETED"
+        _ring_some(ring, store.drop_child(HPA, body) if gone else store.put_child(HPA, body))
         for key in store.hpas.drop(key_of(body)) if gone else store.hpas.put(body):
             ring(key)
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -22,17 +23,22 @@ import httpx
 
 from modeltiers.api.modeltier import External, SecretKeyRef
 from modeltiers.api.settings import ExternalHost
+from modeltiers.controllers.store import Key
 from modeltiers.domain.hosts import Endpoint, allowed, endpoint_of, private
 from modeltiers.domain.verdict import ExternalFacts
 from modeltiers.kube import errors
 from modeltiers.kube.client import Api
 from modeltiers.kube.refs import KINDS, Ref
 
+log = logging.getLogger(__name__)
+
 TIMEOUT: Final = httpx.Timeout(10.0, connect=5.0)
 STEADY: Final = 60.0
 """Seconds that what was seen is good for, when all is well."""
 UNSTEADY: Final = 10.0
 """And when it is not."""
+FORGOTTEN: Final = 600.0
+"""Seconds after which what nobody asks about any more is forgotten."""
 LARGEST_ANSWER: Final = 4 * 1024 * 1024
 
 
@@ -43,17 +49,35 @@ class ExternalProbe:
     api: Api
     tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
     _seen: dict[tuple[str, External], tuple[float, ExternalFacts]] = field(default_factory=dict)
+    _looks: dict[tuple[str, External], asyncio.Task[ExternalFacts]] = field(default_factory=dict)
 
-    async def look(self, namespace: str, external: External, hosts: Sequence[ExternalHost]) -> ExternalFacts:
-        """What is known of this API, looked up if that was too long ago."""
-        key, now = (namespace, external), time.monotonic()
-        known = self._seen.get(key)
+    async def look(
+        self, tier: Key, external: External, hosts: Sequence[ExternalHost], ring: Callable[[Key], None]
+    ) -> ExternalFacts:
+        """What is known of a tier's API. Waits only for the first look; a later one rings the tier if it has news."""
+        what, now = (tier[0], external), time.monotonic()
+        known = self._seen.get(what)
         if known and now < known[0]:
             return known[1]
-        facts = await self._look(namespace, external, hosts)
-        self._seen = {old: kept for old, kept in self._seen.items() if now - kept[0] < STEADY}
+        look = self._looks.get(what)
+        if look is None:
+            look = self._looks[what] = asyncio.create_task(self._look_and_keep(what, hosts))
+        if known is None:
+            return await asyncio.shield(look)
+        facts = known[1]
+        look.add_done_callback(lambda done: ring(tier) if _news(done, facts) else None)
+        return facts
+
+    async def _look_and_keep(self, what: tuple[str, External], hosts: Sequence[ExternalHost]) -> ExternalFacts:
+        try:
+            facts = await self._look(*what, hosts)
+        finally:
+            del self._looks[what]
+        now = time.monotonic()
+        # Kept for a while after it has gone stale: it is what is known until the next look has ended.
+        self._seen = {old: kept for old, kept in self._seen.items() if now - kept[0] < FORGOTTEN}
         # A little less than the time after which we are asked again.
-        self._seen[key] = (now + 0.9 * good_for(facts), facts)
+        self._seen[what] = (now + 0.9 * good_for(facts), facts)
         return facts
 
     async def _look(self, namespace: str, external: External, hosts: Sequence[ExternalHost]) -> ExternalFacts:
@@ -132,6 +156,15 @@ def good_for(facts: ExternalFacts) -> float:
     return STEADY if facts.credentials and facts.reachable and facts.listed else UNSTEADY
 
 
+def _news(look: asyncio.Task[ExternalFacts], known: ExternalFacts) -> bool:
+    if look.cancelled():
+        return False
+    if (fault := look.exception()) is not None:
+        log.error("a look at an external API failed: %r", fault, exc_info=fault)
+        return False
+    return look.result() != known
+
+
 @dataclass(frozen=True, slots=True)
 class _Key:
     """Whether a key is there, the words for it, and the key itself for one call."""
@@ -182,6 +215,9 @@ def _facts(external: External, found: bool | None, status: int, listed: list[str
     if external.model in listed:
         text = f"{external.model} is listed"
         return ExternalFacts(reachable=True, reachable_message=answers, listed=True, listed_message=text)
+    if external.api_key_secret_ref is not None and found is not True:
+        text = f"{external.model} is not listed to callers without the key, and the key was not tried"
+        return ExternalFacts(reachable=True, reachable_message=answers, listed_message=text)
     some = ", ".join(sorted(listed)[:8]) or "none"
     text = f"{external.model} is not listed; correct spec.external.model; listed are: {some}"
     return ExternalFacts(reachable=True, reachable_message=answers, listed=False, listed_message=text)

@@ -7,7 +7,7 @@ things and what a fault means. It never writes to the tier but to its status.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -18,6 +18,7 @@ from modeltiers.api.parse import Fault, parse
 from modeltiers.api.settings import Settings
 from modeltiers.controllers.autoscaler import Autoscaler
 from modeltiers.controllers.children import Children, owned
+from modeltiers.controllers.egress import Egress
 from modeltiers.controllers.external import ExternalProbe, good_for
 from modeltiers.controllers.hopkey import HopKeys
 from modeltiers.controllers.shelf import tables_of
@@ -79,6 +80,8 @@ class TierReconciler:
     events: EventRecorder
     external: ExternalProbe
     autoscaler: Autoscaler
+    egress: Egress
+    ring: Callable[[Key], None]
     ring_policy: Callable[[Key], None]
     now: Callable[[], datetime]
     see_nodes: bool
@@ -101,9 +104,15 @@ class TierReconciler:
 
     async def _serve_external(self, key: Key, body: Body, spec: ModelTierSpec) -> float | None:
         assert spec.external is not None
-        seen = await self.external.look(key[0], spec.external, self.settings.external_hosts)
-        facts = TierFacts(**self._base(key, body), external=seen)
+        owner = Owner(key[0], key[1], body["metadata"]["uid"])
+        wanted = self.egress.wanted(key, owner, spec.external)
+        fault = await self._write(key, owner, wanted) or await self._prune(key, owner, wanted)
+        seen = await self.external.look(key, spec.external, self.settings.external_hosts, self.ring)
+        known = self.egress.facts(key, owner, spec.external) if wanted else {}
+        facts = TierFacts(**self._base(key, body), external=seen, apply_error=apply_error(fault), **known)
         await self._report(key, body, spec, facts)
+        if fault:
+            raise_for_retry(fault)
         return good_for(seen)
 
     async def _serve_model(self, key: Key, body: Body, spec: ModelTierSpec) -> float | None:
@@ -223,11 +232,14 @@ class TierReconciler:
     # --- apply --------------------------------------------------------------------------------------------------------
 
     async def _apply(self, key: Key, body: Body, replicas: int, record: Record) -> errors.ApiFault | None:
-        """Write every child that differs; returns the first fault, after trying the others."""
         owner = Owner(key[0], key[1], body["metadata"]["uid"])
-        first: errors.ApiFault | None = None
         tables = tables_of(self.store, self.settings, key)
-        for desired in render_tier(owner, replicas, record, tables, self.admitted):
+        return await self._write(key, owner, render_tier(owner, replicas, record, tables, self.admitted))
+
+    async def _write(self, key: Key, owner: Owner, wanted: Iterable[Mapping[str, Any]]) -> errors.ApiFault | None:
+        """Write every child that differs; returns the first fault, after trying the others."""
+        first: errors.ApiFault | None = None
+        for desired in wanted:
             try:
                 if (
                     desired["kind"] == "ConfigMap"
@@ -239,6 +251,13 @@ class TierReconciler:
             except errors.ApiFault as fault:
                 first = first or fault
         return first
+
+    async def _prune(self, key: Key, owner: Owner, wanted: Iterable[Mapping[str, Any]]) -> errors.ApiFault | None:
+        try:
+            await self.children.prune(key, owner, wanted)
+        except errors.ApiFault as fault:
+            return fault
+        return None
 
     # --- report -------------------------------------------------------------------------------------------------------
 

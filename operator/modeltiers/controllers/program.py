@@ -25,12 +25,14 @@ from modeltiers.controllers import doorbell, health, metrics
 from modeltiers.controllers.autoscaler import Autoscaler
 from modeltiers.controllers.children import Children
 from modeltiers.controllers.config import Process
+from modeltiers.controllers.egress import Egress
 from modeltiers.controllers.external import ExternalProbe
+from modeltiers.controllers.gateway import Gateways
 from modeltiers.controllers.hopkey import HopKeys
 from modeltiers.controllers.modeltier import KIND, TierReconciler
 from modeltiers.controllers.routers import Routers
 from modeltiers.controllers.routingpolicy import PolicyReconciler
-from modeltiers.controllers.store import POLICY, Key, OwnerKey, Store, policy_key
+from modeltiers.controllers.store import HPA, POLICY, Key, OwnerKey, Store, policy_key
 from modeltiers.controllers.traffic import Traffic
 from modeltiers.controllers.workqueue import RetryAfter, WorkQueue
 from modeltiers.domain import catalogue
@@ -45,7 +47,6 @@ from modeltiers.render.network import admitted
 
 log = logging.getLogger(__name__)
 
-HPA: Final = "HorizontalPodAutoscaler"
 LAG_LIMIT: Final = 10.0
 STUCK_LIMIT: Final = 600.0
 STALE_WATCH: Final = 180.0
@@ -78,6 +79,7 @@ class Operator:
         children = Children(self.api, self.store)
         self.routers = Routers()
         hop_keys = HopKeys(self.api)
+        who = admitted(self.settings.network, self.process.namespace)
         self.traffic = Traffic(
             store=self.store,
             routers=self.routers,
@@ -89,7 +91,7 @@ class Operator:
         self.policies = PolicyReconciler(
             api=self.api,
             store=self.store,
-            children=children,
+            gateways=Gateways(self.store, children, hop_keys, self.settings, who),
             settings=self.settings,
             events=self.events,
             routers=self.routers,
@@ -104,13 +106,15 @@ class Operator:
             store=self.store,
             children=children,
             hop_keys=hop_keys,
-            admitted=admitted(self.settings.network, self.process.namespace),
+            admitted=who,
             settings=self.settings,
             catalogue=catalogue.load(),
             capacity=Capacity(self.api),
             events=self.events,
             external=ExternalProbe(self.api),
             autoscaler=Autoscaler(self.store, self.routers, self.queue.ring, lambda: datetime.now(UTC)),
+            egress=Egress(self.store, self.settings, self.routers, who, self.queue.ring),
+            ring=self.queue.ring,
             ring_policy=self._ring_policy,
             now=lambda: datetime.now(UTC),
             see_nodes=self.see_nodes,

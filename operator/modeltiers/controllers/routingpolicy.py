@@ -9,23 +9,24 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
 from modeltiers import names
 from modeltiers.api.settings import Settings
-from modeltiers.controllers.children import Children
+from modeltiers.controllers.gateway import Gateways
 from modeltiers.controllers.hopkey import HopKeys
 from modeltiers.controllers.modeltier import apply_error, raise_for_retry
 from modeltiers.controllers.routers import FRESH, KEPT, Routers
 from modeltiers.controllers.shelf import Seen, see_policy
-from modeltiers.controllers.store import POLICY, Body, Key, Store, policy_key
+from modeltiers.controllers.store import POLICY, Body, Key, OwnerKey, Store, policy_key
 from modeltiers.controllers.traffic import SHOWN, Traffic
 from modeltiers.controllers.workqueue import RetryAfter
 from modeltiers.domain import conditions
-from modeltiers.domain.entry import Entry, Rung, choose_entry, entry_status, table_at
+from modeltiers.domain.entry import Entry, Rung, by_gateway, choose_entry, entry_status, table_at
+from modeltiers.domain.facts import FleetFacts
 from modeltiers.domain.policy_table import policy_behind
 from modeltiers.domain.policy_verdict import (
     PolicyFacts,
@@ -41,6 +42,7 @@ from modeltiers.domain.views import PodView
 from modeltiers.kube import errors
 from modeltiers.kube.client import Api
 from modeltiers.kube.events import EventRecorder
+from modeltiers.render.gateway import selector as gateway_selector
 from modeltiers.render.owner import Owner
 from modeltiers.render.routingpolicy import render_entry
 
@@ -56,7 +58,7 @@ class PolicyReconciler:
 
     api: Api
     store: Store
-    children: Children
+    gateways: Gateways
     settings: Settings
     events: EventRecorder
     routers: Routers
@@ -74,7 +76,8 @@ class PolicyReconciler:
             return None  # its Service goes with it by its owner reference; the tiers were rung by its event
         self._ring_what_is_behind(key, seen)
         routers, fresh = self._routers(key, seen)
-        entry = self._entry(key, seen)
+        gateway = self.gateways.facts(key, seen, self.now())
+        entry = self._entry(key, seen, gateway)
         if entry is not None:
             self.traffic.follow(key, seen.body["metadata"]["uid"])
         fault = await self._apply(key, seen, entry) if entry is not None else None
@@ -82,7 +85,7 @@ class PolicyReconciler:
             if fault:
                 raise_for_retry(fault)
             return None
-        facts = self._facts(key, seen, routers, entry, fault)
+        facts = replace(self._facts(key, seen, routers, fault), entry=entry, gateway=gateway)
         if any(one.keys and not one.keys.signs for one in facts.routers):
             fault = fault or await self.hop_keys.renew(key[0])
         if fresh:
@@ -109,16 +112,19 @@ class PolicyReconciler:
 
     async def _apply(self, key: Key, seen: Seen, entry: Entry) -> errors.ApiFault | None:
         owner = Owner(key[0], key[1], seen.body["metadata"]["uid"], POLICY)
-        try:
-            await self.children.apply(policy_key(key), owner, render_entry(owner, names.selector(entry.tier)))
-        except errors.ApiFault as fault:
-            return fault
-        return None
+        pods = names.selector(entry.tier) if entry.tier else gateway_selector(key[1])
+        return await self.gateways.keep(key, owner, seen, render_entry(owner, pods))
 
     # --- entry --------------------------------------------------------------------------------------------------------
 
-    def _entry(self, key: Key, seen: Seen) -> Entry | None:
-        """Where requests enter; None while no tier has a table for them, of this spec or of an earlier one."""
+    def _entry(self, key: Key, seen: Seen, gateway: FleetFacts | None) -> Entry | None:
+        """Where requests enter; None while no router has a table for them, of this spec or of an earlier one."""
+        below = self._entry_tier(key, seen)
+        if gateway is None or (seen.table is None and not gateway.serving):
+            return below
+        return by_gateway(gateway.serving, below)
+
+    def _entry_tier(self, key: Key, seen: Seen) -> Entry | None:
         ladder = self.store.ladders.get(key, ())
         if seen.table is None and all(self._on_shelf(key, name) is None for name in ladder):
             return None
@@ -147,7 +153,6 @@ class PolicyReconciler:
         key: Key,
         seen: Seen,
         routers: tuple[RouterFacts, ...],
-        entry: Entry | None,
         fault: errors.ApiFault | None,
     ) -> PolicyFacts:
         metadata, spec = seen.body["metadata"], seen.spec
@@ -168,7 +173,7 @@ class PolicyReconciler:
             apply_error=apply_error(fault),
             routers=routers,
             access=spec.access if spec else None,
-            entry=entry,
+            router_image=self.settings.router.image is not None,
         )
 
     def _routers(self, key: Key, seen: Seen) -> tuple[tuple[RouterFacts, ...] | None, bool]:
@@ -177,6 +182,7 @@ class PolicyReconciler:
         Those who may have news are asked meanwhile, and ring when they have.
         """
         pods = [pod for name in self.store.ladders.get(key, ()) for pod in self._routed_pods(key[0], name)]
+        pods += self.gateways.pods(key)
         if seen.table is None:
             self.routers.ask(pods, KEPT, partial(self.ring_policy, key))  # whether they have the table before
             return (), True
@@ -204,7 +210,8 @@ class PolicyReconciler:
             return
         if any(self._on_shelf(key, tier.name) != seen.table.content for tier in seen.spec.tiers):
             return  # nothing to bring yet
-        uids = {pod.name: pod.uid for tier in seen.spec.tiers for pod in self.store.pods_of((key[0], tier.name))}
+        owners: list[OwnerKey] = [policy_key(key), *((key[0], tier.name) for tier in seen.spec.tiers)]
+        uids = {pod.name: pod.uid for owner in owners for pod in self.store.pods_of(owner)}
         stamp = {names.ANNOTATION_TABLES: self.now().isoformat()}
         for router in routers:
             if router.behind(seen.table.version):

@@ -23,6 +23,7 @@ PolicyKey = tuple[str, str, str]
 OwnerKey = Key | PolicyKey
 """Whom a child belongs to."""
 POLICY: Final = "RoutingPolicy"
+HPA: Final = "HorizontalPodAutoscaler"
 Body = Mapping[str, Any]
 
 
@@ -190,8 +191,9 @@ class Store:
             self.put_pod(body)
         elif kind == "Node":
             self.put_node(body)
-        elif kind == "HorizontalPodAutoscaler":
+        elif kind == HPA:
             self.hpas.put(body)
+            self.put_child(kind, body)
         else:
             self.put_child(kind, body)
 
@@ -204,6 +206,10 @@ class Store:
         """A child as it was seen last."""
         kept = self.children.get(key, {}).get((kind, name))
         return kept.body() if kept else None
+
+    def children_of(self, key: OwnerKey) -> list[tuple[str, str]]:
+        """Kind and name of every child that is remembered of a tier or a policy."""
+        return sorted(self.children.get(key, {}))
 
     def pods_of(self, key: OwnerKey) -> tuple[PodView, ...]:
         """The pods of a tier or a policy in the order of their names."""
@@ -223,7 +229,7 @@ class Store:
             yield from ((key[0], name) for key, pods in self.pods.items() for name in pods)
         elif kind == "Node":
             yield from (("", name) for name in self.nodes)
-        elif kind == "HorizontalPodAutoscaler":
+        elif kind == HPA:
             yield from self.hpas.names()
         else:
             for key, children in self.children.items():
@@ -237,8 +243,6 @@ class Store:
         if kind == "Node":
             self.nodes.pop(name, None)
             return []
-        if kind == "HorizontalPodAutoscaler":
-            return list(self.hpas.drop((namespace, name)))
         if kind == POLICY:
             self.policies.pop((namespace, name), None)
             return [(namespace, tier) for tier in self._index((namespace, name), (), "")]
@@ -247,7 +251,7 @@ class Store:
         owners = [key for key, items in shelf.items() if key[0] == namespace and item in items]
         for key in owners:
             _discard(shelf, key, item)
-        return owners
+        return [*owners, *self.hpas.drop((namespace, name))] if kind == HPA else owners
 
 
 def key_of(body: Body) -> Key:
@@ -261,13 +265,18 @@ def policy_key(key: Key) -> PolicyKey:
 
 
 def owner_of(body: Body) -> OwnerKey | None:
-    """The policy or else the tier that an object belongs to by its labels."""
+    """The policy or else the tier that an object belongs to by its labels; by its owner where these were taken off."""
     metadata = body["metadata"]
     labels = metadata.get("labels") or {}
     if policy := labels.get(names.LABEL_POLICY):
         return policy_key((metadata["namespace"], policy))
-    tier = labels.get(names.LABEL_TIER)
-    return (metadata["namespace"], tier) if tier else None
+    if tier := labels.get(names.LABEL_TIER):
+        return metadata["namespace"], tier
+    for owner in metadata.get("ownerReferences") or ():
+        if owner.get("controller") and owner.get("apiVersion") == names.API_VERSION:
+            key = (metadata["namespace"], owner["name"])
+            return policy_key(key) if owner["kind"] == POLICY else key
+    return None
 
 
 def _put(shelf: dict[Any, Kept], item: Any, body: Body, *, status: bool) -> bool:

@@ -216,7 +216,8 @@ _READY_REASONS: Final = (
     Reason(
         "Serving",
         READY,
-        "All wanted pods of the present spec are ready; for an external tier, its API serves the model.",
+        "All wanted pods of the present spec are ready; for an external tier, its API serves the model and its routers"
+        " are ready.",
     ),
     Reason("ScaledToZero", READY, "No pod is wanted and none is there.", "Raise spec.replicas to serve."),
 )

@@ -9,7 +9,7 @@ and in the times at which pods became ready, so that a restart changes nothing. 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
@@ -72,9 +72,20 @@ class Entry:
     """Where requests enter, why it is not lower, and after how long that may change by the clock alone."""
 
     tier: str
+    """Empty where they enter at routers of the policy's own."""
     reason: str
     message: str
     wait: timedelta | None = None
+
+
+def by_gateway(serving: int, below: Entry | None) -> Entry:
+    """Return where the requests of a policy with a gateway enter: there, or `below` while none of its routers is ready.
+
+    The routers of a tier that has the table can take them as well; where none can, the gateway is waited for.
+    """
+    if serving or below is None or below.reason == "NoPodReady":
+        return Entry("", "Gateway", "requests enter at routers of the policy's own")
+    return replace(below, reason="GatewayNotReady", message=f"no router of the policy's own is ready; {below.message}")
 
 
 def choose_entry(rungs: Sequence[Rung], at: str | None, now: datetime, steady: timedelta) -> Entry | None:
@@ -127,7 +138,9 @@ def _told(rungs: Sequence[Rung], chosen: Rung, now: datetime, steady: timedelta)
     return Entry(chosen.name, "TableNotThere", f"{where} the routers of {first.name} do not have the table")
 
 
-def entry_status(entry: Entry, before: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """The entry as status tells it: `since` moves only with the tier."""
+def entry_status(entry: Entry, before: Mapping[str, Any], now: datetime) -> dict[str, Any] | None:
+    """The entry as status tells it: `since` moves only with the tier; None where it is no tier."""
+    if not entry.tier:
+        return None
     since = before.get("since") if before.get("tier") == entry.tier else None
     return {"tier": entry.tier, "since": since or stamp(now)}

@@ -69,6 +69,29 @@ class ExternalFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class EgressFacts:
+    """What was heard from the routers of an external tier."""
+
+    secret: str = ""
+    """Name of the Secret with the API's key, and the key in it; empty where the API has none."""
+    key: str = ""
+    states: Mapping[str, str] = field(default_factory=dict)
+    """By pod, in the router's own word; of those that could be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetFacts:
+    """How routers that stand by themselves are, judged as a tier's pods are."""
+
+    serving: int
+    """Pods that take requests."""
+    failed: bool
+    """Something stands in the way that does not pass by itself."""
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class TierFacts:
     """Everything that is known of one tier. The Deployment is as the last write of it returned, or newer."""
 
@@ -104,6 +127,8 @@ class TierFacts:
     rollout: str = ""
     """How pods are replaced, in words."""
     external: ExternalFacts | None = None
+    egress: EgressFacts | None = None
+    """What the routers of an external tier say; None where it has none. Deployment and pods are theirs."""
 
 
 @dataclass(frozen=True, slots=True)

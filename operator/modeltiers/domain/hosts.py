@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -46,3 +47,18 @@ def private(address: str) -> bool:
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
         parsed = parsed.ipv4_mapped
     return not parsed.is_global or parsed.is_multicast
+
+
+def namespace_of(host: str) -> str | None:
+    """The namespace of the Service that a host name leads to; None for names that are no Service of a cluster."""
+    found = re.fullmatch(r"(?:[^.]+\.)+([^.]+)\.svc(?:\.cluster\.local)?\.?", host)
+    return found[1] if found else None
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is written as an address and not as a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

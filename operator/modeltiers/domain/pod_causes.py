@@ -71,6 +71,8 @@ def pod_is_unschedulable(scene: Scene) -> Cause | None:
         shortage = _shortage(scene.facts, seen.message)
         what = f"no node for it ({shortage})" if scene.facts.gpus_per_replica else "no node for it"
         way_out = "free accelerators, add a node, or choose others in spec.accelerators"
+        if not scene.facts.gpus_per_replica:
+            way_out = "free CPU and memory, or add a node"
         if severity is WAITING:
             way_out += f"; a node autoscaler has {_words(scene.facts.unschedulable_deadline_seconds)} to add one"
         return Cause("Unschedulable", told(scene.named(pod), what, quote(seen.message), way_out), severity, until)
@@ -132,6 +134,7 @@ _CONFIG_ERRORS: Final = (
 _CONTAINER_ERRORS: Final = ("CreateContainerError", "RunContainerError", "PostStartHookError", "CreatePodSandboxError")
 _START_ERRORS: Final = ("StartError", "ContainerCannotRun")
 _IMAGE_FIELDS: Final = "spec.serving.image, or the image of the engine profile or of the administrator's settings"
+_ROUTER_IMAGE: Final = "router.image in the administrator's settings"
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]{0,512}"(?:: ErrImagePull)?:? *')
 _IMAGE_DENIED: Final = re.compile(
     r"denied|unauthori[sz]ed|authentication required|authorization failed|\b40[13]\b|insufficient_scope", re.IGNORECASE
@@ -162,19 +165,20 @@ def image_is_not_pulled(scene: Scene) -> Cause | None:
     """The image cannot be had."""
     for pod, item in scene.containers():
         where = f"{scene.named(pod, item)}, image {quote(item.image)}" if item.image else scene.named(pod, item)
+        fields = _ROUTER_IMAGE if item.name == names.ROUTER_CONTAINER else _IMAGE_FIELDS
         if item.waiting == "InvalidImageName":
-            message = told(where, "it is no image reference", quote(item.waiting_message), f"correct {_IMAGE_FIELDS}")
+            message = told(where, "it is no image reference", quote(item.waiting_message), f"correct {fields}")
             return Cause("ImageNameInvalid", message, FAILING)
         if item.waiting == "ErrImageNeverPull":
             way_out = "load it into the node, or change the pull policy"
             message = told(where, "the node lacks it and may not pull it", quote(item.waiting_message), way_out)
             return Cause("ImageNotFound", message, FAILING)
         if item.waiting in ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"):
-            return _pull_error(scene, where, _BACK_OFF.sub("", item.waiting_message))
+            return _pull_error(scene, where, _BACK_OFF.sub("", item.waiting_message), fields)
     return None
 
 
-def _pull_error(scene: Scene, where: str, text: str) -> Cause:
+def _pull_error(scene: Scene, where: str, text: str, fields: str) -> Cause:
     """kubelet says the same in turns as ErrImagePull and ImagePullBackOff; older ones leave the latter bare."""
     reason = "ImagePullDenied" if _IMAGE_DENIED.search(text) else "ImageNotFound" if _IMAGE_UNKNOWN.search(text) else ""
     if not reason:
@@ -182,10 +186,10 @@ def _pull_error(scene: Scene, where: str, text: str) -> Cause:
     what, way_out, severity = {
         "ImagePullDenied": (
             "the registry refuses the pull, or hides that there is no such image",
-            f"add a pull Secret (engine.pullSecrets in the settings), or correct {_IMAGE_FIELDS}",
+            f"add a pull Secret (engine.pullSecrets in the settings), or correct {fields}",
             FAILING,
         ),
-        "ImageNotFound": ("there is no such image", f"correct {_IMAGE_FIELDS}", FAILING),
+        "ImageNotFound": ("there is no such image", f"correct {fields}", FAILING),
         "ImagePullFailed": (
             "the image could not be pulled",
             "it is tried again; check the node's way to the registry if it stays",
@@ -260,7 +264,8 @@ def host_memory_ran_out(scene: Scene) -> Cause | None:
     for crash in _crashes(scene):
         if crash.end.reason == "OOMKilled":
             where = scene.named(crash.pod, crash.container)
-            way_out = "raise spec.serving.resources.memory"
+            ours = crash.container.name == names.ROUTER_CONTAINER
+            way_out = f"raise {'router.memory in the settings' if ours else 'spec.serving.resources.memory'}"
             message = told(where, "it used more main memory than its limit and was killed (OOMKilled)", "", way_out)
             return Cause("HostOutOfMemory", message, FAILING if crash.repeated else WAITING, crash.over)
     return None

@@ -103,6 +103,12 @@ REASONS: Final[tuple[Reason, ...]] = (
     Reason("NoTable", LIVE, "The present spec has no table.", "See the condition Compiled."),
     Reason("NoRouters", LIVE, "No router is there yet.", "Scale a tier of the ladder up if it stays."),
     Reason(
+        "NoRouterImage",
+        LIVE,
+        "The settings name no image for routers, so that policies have no effect.",
+        "Have an administrator set router.image.",
+    ),
+    Reason(
         "RoutersUnreachable",
         LIVE,
         "Some routers could not be asked, so that nothing is known of them.",
@@ -151,8 +157,21 @@ REASONS: Final[tuple[Reason, ...]] = (
     Reason(
         "NoEntry", ENTRY, "No tier has routers with a table for the policy.", "See the conditions Compiled and Live."
     ),
+    Reason("Gateway", ENTRY, "Requests enter at routers of the policy's own."),
+    Reason(
+        "GatewayNotReady",
+        ENTRY,
+        "None of the policy's own routers is ready (also on Ready); meanwhile a tier takes the requests.",
+        "Nothing to do while they start; else look at the pods of Deployment NAME-gateway.",
+    ),
     Reason("Serving", conditions.READY, "The present table is live and the tiers answer."),
     Reason("NoTierReady", conditions.READY, "No tier on the ladder answers.", _TIER_WAY_OUT),
+    Reason(
+        "GatewayFailed",
+        conditions.STALLED,
+        "The policy's own routers do not all run; the message has the reason, as tiers have it.",
+        "Do what the message says.",
+    ),
     Reason("Terminating", conditions.RECONCILING, "The policy is being deleted.", _WAIT),
     Reason("Settled", conditions.RECONCILING, "Nothing is being worked on."),
     Reason("Stalled", conditions.RECONCILING, "Nothing is being worked on: see the condition Stalled."),

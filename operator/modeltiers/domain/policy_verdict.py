@@ -19,7 +19,7 @@ from modeltiers.domain import conditions
 from modeltiers.domain.conditions import Observation, Status
 from modeltiers.domain.engine_messages import quote
 from modeltiers.domain.entry import Entry
-from modeltiers.domain.facts import ApplyError
+from modeltiers.domain.facts import ApplyError, FleetFacts
 from modeltiers.domain.policy_keys import Keys, observe_keys
 from modeltiers.domain.policy_reasons import COMPILED, DOUBTFUL, ENTRY, LIVE, ORDER, TIERS_READY
 from modeltiers.domain.policy_table import CompiledTable, Doubt, Fault
@@ -110,6 +110,10 @@ class PolicyFacts:
     """Who may ask."""
     entry: Entry | None = None
     """Where requests enter; None while they enter nowhere."""
+    gateway: FleetFacts | None = None
+    """How the policy's own routers are; None where it wants none."""
+    router_image: bool = True
+    """Whether the settings name an image for routers."""
 
 
 def oldest(policies: Iterable[tuple[str, str]]) -> str | None:
@@ -267,6 +271,9 @@ def _live(facts: PolicyFacts) -> Observation:
         said = f"{told}; pod {facts.namespace}/{reach.refused.pod} refuses it: “{quote(reach.refused.refused)}”"
         way_out = "a router of an older version may not know a field: restart its tier, or remove the field"
         return Observation(LIVE, "False", "TableRefused", f"{said}. {way_out[:1].upper()}{way_out[1:]}")
+    if not facts.router_image and (reach.pods == 0 or facts.gateway is not None):
+        said = "the settings name no image for routers, so that nothing serves the table as the spec asks"
+        return Observation(LIVE, "False", "NoRouterImage", f"{said}; have an administrator set router.image")
     if reach.pods == 0:
         return Observation(LIVE, "Unknown", "NoRouters", "no router is there yet that could serve the table")
     if reach.live == reach.pods:
@@ -277,7 +284,7 @@ def _live(facts: PolicyFacts) -> Observation:
     return Observation(LIVE, "False", "Spreading", f"{told}; the others are being told")
 
 
-_ENTERED: Final[Mapping[str, Status]] = {"FirstTier": "True", "NoPodReady": "Unknown"}
+_ENTERED: Final[Mapping[str, Status]] = {"FirstTier": "True", "Gateway": "True", "NoPodReady": "Unknown"}
 
 
 def _entry(facts: PolicyFacts) -> Observation:
@@ -319,12 +326,23 @@ def _outcome(facts: PolicyFacts, observed: Sequence[Observation]) -> _Outcome:
         return _Outcome("Unknown", compiled.reason, compiled.message, reconciling=True)
     if facts.apply_error is not None:
         return _unwritten(facts, facts.apply_error)
-    if live.reason == "TableRefused":
+    if live.reason in ("TableRefused", "NoRouterImage"):
         return _Outcome("False", live.reason, f"{live.message}. {_serves(facts)}".strip(), stalled=True)
     if keys.status == "False":
         waits = keys.reason == "HopKeyMissing"
         return _Outcome("Unknown" if waits else "False", keys.reason, keys.message, waits, not waits, LOOK_AGAIN)
-    return _served(facts, tiers, live)
+    return _through_gateway(facts, _served(facts, tiers, live))
+
+
+def _through_gateway(facts: PolicyFacts, served: _Outcome) -> _Outcome:
+    """What the policy's own routers make of it, if it wants any."""
+    gateway = facts.gateway
+    told = f"the policy's own routers: {gateway.reason}: {gateway.message}" if gateway else ""
+    if gateway is not None and gateway.failed:
+        return _Outcome("False", "GatewayFailed", told, stalled=True)
+    if gateway is not None and not gateway.serving and served.ready == "True":
+        return _Outcome("Unknown", "GatewayNotReady", told, reconciling=True)
+    return served
 
 
 def _unwritten(facts: PolicyFacts, error: ApplyError) -> _Outcome:

@@ -8,15 +8,25 @@ steady tier is not written again. It refuses to know how facts are gathered, and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from modeltiers.domain import causes, conditions, pod_causes
+from modeltiers.domain import causes, conditions, egress, pod_causes
 from modeltiers.domain.capacity import FreeGpus
 from modeltiers.domain.conditions import Observation, tri_state
 from modeltiers.domain.engine_messages import quote
-from modeltiers.domain.facts import ApplyError, Cause, ExternalFacts, Scene, Severity, TierFacts, find, gave_up
+from modeltiers.domain.facts import (
+    ApplyError,
+    Cause,
+    ExternalFacts,
+    FleetFacts,
+    Scene,
+    Severity,
+    TierFacts,
+    find,
+    gave_up,
+)
 from modeltiers.domain.views import ContainerView, DeploymentView, PodView, instant
 
 __all__ = ["ApplyError", "ExternalFacts", "FreeGpus", "TierFacts", "Verdict", "judge"]
@@ -183,6 +193,13 @@ def _counted(facts: TierFacts) -> str:
     return f"{ready} of {facts.wanted_replicas} pod{'s' if facts.wanted_replicas != 1 else ''} ready"
 
 
+def fleet(facts: TierFacts, now: datetime) -> FleetFacts:
+    """How routers that stand by themselves are, of whose Deployment and pods these are the facts."""
+    found = _outcome(Scene.of(facts, (), now))
+    serving = sum(pod.ready for pod in facts.pods)
+    return FleetFacts(serving, found.stalled, found.reason, f"{found.message} {found.served}".strip())
+
+
 # --- on the way -----------------------------------------------------------------------------------------------------
 
 
@@ -247,7 +264,9 @@ def _runs_out(scene: Scene, item: ContainerView) -> datetime | None:
 
 
 def _external(scene: Scene, seen: ExternalFacts) -> tuple[_Outcome, list[Observation]]:
-    """Ready when the API answers and lists the model, and the key is there as far as can be told."""
+    """Ready when the API answers and lists the model, the key is there as far as can be told, and its routers are."""
+    if scene.facts.egress is not None:
+        seen = egress.with_routers(seen, scene.facts.egress)
     key = _looked(conditions.CREDENTIALS_FOUND, seen.credentials, seen.credentials_reason, seen.credentials_message)
     reach = _looked(conditions.ENDPOINT_REACHABLE, seen.reachable, seen.reachable_reason, seen.reachable_message)
     model = _looked(conditions.MODEL_LISTED, seen.listed, seen.listed_reason, seen.listed_message)
@@ -270,19 +289,39 @@ def _looked(kind: str, known: bool | None, reason: str, message: str) -> Observa
 
 
 def _external_outcome(scene: Scene, observed: Sequence[Observation]) -> _Outcome:
+    """What is confirmed to be wrong comes before what is not known: of the API first, then of its routers."""
     if scene.facts.deleting:
         return _Outcome("Unknown", "Terminating", "the tier is being deleted", reconciling=True)
     cause = find(scene, causes.SPEC)
     if cause:
         return _caused(scene, cause)
     until = scene.now + LOOK_AGAIN
-    for status in ("False", "Unknown"):
-        first = next((item for item in observed if item.status == status), None)
-        if first is None:
-            continue
+    routers = _routers(scene)
+    if (wrong := _first(observed, "False")) is not None:
         # An API that is down comes back by itself; a missing key, a forbidden host or a wrong name does not.
-        stalled = status == "False" and first.reason != "EndpointUnreachable"
+        stalled = wrong.reason != "EndpointUnreachable"
+        return _Outcome("False", wrong.reason, wrong.message, not stalled, stalled, until)
+    if routers is not None and routers.ready == "False":
+        return routers
+    if (unclear := _first(observed, "Unknown")) is not None:
         # Nobody works on a key that the operator may not read: that is for a person to grant, and no progress.
-        moving = not stalled and first.reason != "CredentialsNotChecked"
-        return _Outcome(status, first.reason, first.message, moving, stalled, until)
-    return _Outcome("True", "Serving", "the API answers and lists the model", until=until)
+        moving = unclear.reason != "CredentialsNotChecked"
+        return _Outcome("Unknown", unclear.reason, unclear.message, moving, until=until)
+    if routers is not None and routers.ready != "True":
+        return routers
+    told = "the API answers and lists the model"
+    return _Outcome("True", "Serving", f"{told}; routers: {routers.message}" if routers else told, until=until)
+
+
+def _first(observed: Sequence[Observation], status: conditions.Status) -> Observation | None:
+    return next((item for item in observed if item.status == status), None)
+
+
+def _routers(scene: Scene) -> _Outcome | None:
+    """How the routers before the API are; None where none are wanted and nothing is left of them."""
+    if scene.facts.egress is None:
+        left = find(scene, causes.BEFORE)
+        return _caused(scene, left) if left else None
+    found = _outcome(scene)
+    barred = egress.way_is_barred(scene.facts.egress) if found.reason == "NotReady" else None
+    return replace(found, message=f"{found.message}; {barred}") if barred else found

@@ -79,9 +79,21 @@ USES: Final[tuple[Grant, ...]] = (
     ),
     Grant(
         "HorizontalPodAutoscaler",
-        ("list", "watch"),
+        ("get", "list", "watch", "create", "patch"),
         "Tier namespaces",
-        "leave a number of pods alone that another autoscaler writes",
+        "have as many routers in a gateway as its load asks for; leave pods alone whose number another one writes",
+    ),
+    *(
+        Grant(
+            kind,
+            ("delete",),
+            "Tier namespaces",
+            "take away the routers of a gateway, or before an external API, when a spec or the settings want none",
+        )
+        for kind in (
+            *("Deployment", "Service", "ConfigMap", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"),
+            "HorizontalPodAutoscaler",
+        )
     ),
     Grant("Pod", ("list", "watch"), "Tier namespaces", "say why a replica is not ready; count accelerators in use"),
     Grant("Pod", ("patch",), "Tier namespaces", "touch an annotation, so that a new table is read within a second"),

@@ -16,11 +16,10 @@ from modeltiers.domain.diff import sealed
 from modeltiers.domain.record import Record, inputs_of
 from modeltiers.domain.sizing import Plan
 from modeltiers.domain.surge import Rollout
-from modeltiers.render import network
+from modeltiers.render import network, parts
 from modeltiers.render.engine import footprint_of, image_of, render_template
 from modeltiers.render.owner import Owner
-
-Manifest = dict[str, Any]
+from modeltiers.render.parts import Manifest
 
 
 def render_tier(
@@ -35,100 +34,25 @@ def render_tier(
     `tables` are the routing tables that its routers read, by file name; `admitted` says who may connect to them, None
     that no NetworkPolicy is wanted.
     """
-    found = [_service_account(owner), _service(owner, routed=record.routed)]
+    name, selector = owner.name, names.selector(owner.name)
+    target = names.SERVING_PORT_NAME if record.routed else names.ENGINE_PORT_NAME
+    found = [
+        parts.service_account(_metadata(owner, names.service_account(name))),
+        parts.service(_metadata(owner, names.service(name)), selector, names.ENGINE_PORT, target),
+    ]
     if record.routed and admitted is not None:
-        metadata = _metadata(owner, names.network_policy(owner.name))
-        found.append(network.before_routers(metadata, names.selector(owner.name), admitted))
+        found.append(network.before_routers(_metadata(owner, names.network_policy(name)), selector, admitted))
     if record.routed:
-        found += [_pods_service(owner), _tables(owner, tables or {})]
-    return [sealed(manifest) for manifest in (*found, _disruption_budget(owner), _deployment(owner, replicas, record))]
+        found += [
+            parts.pods_service(_metadata(owner, names.pods_service(name)), selector),
+            parts.tables(_metadata(owner, names.table_config_map(name)), tables or {}),
+        ]
+    found.append(parts.disruption_budget(_metadata(owner, names.disruption_budget(name)), selector))
+    return [sealed(manifest) for manifest in (*found, _deployment(owner, replicas, record))]
 
 
 def _metadata(owner: Owner, name: str, labels: Mapping[str, str] | None = None) -> Manifest:
-    return {
-        "name": name,
-        "namespace": owner.namespace,
-        "labels": {**names.tier_labels(owner.name), **(labels or {})},
-        "ownerReferences": [owner.reference()],
-    }
-
-
-def _service_account(owner: Owner) -> Manifest:
-    return {
-        "apiVersion": "v1",
-        "kind": "ServiceAccount",
-        "metadata": _metadata(owner, names.service_account(owner.name)),
-        "automountServiceAccountToken": False,
-    }
-
-
-def _service(owner: Owner, *, routed: bool) -> Manifest:
-    target = names.SERVING_PORT_NAME if routed else names.ENGINE_PORT_NAME
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": _metadata(owner, names.service(owner.name)),
-        "spec": {
-            "type": "ClusterIP",
-            "selector": names.selector(owner.name),
-            "ports": [
-                {
-                    "name": names.ENGINE_PORT_NAME,
-                    "port": names.ENGINE_PORT,
-                    "targetPort": target,
-                    "protocol": "TCP",
-                    "appProtocol": "http",
-                }
-            ],
-        },
-    }
-
-
-def _pods_service(owner: Owner) -> Manifest:
-    """A name for all of the tier's routers: routers choose among the addresses by themselves."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": _metadata(owner, names.pods_service(owner.name)),
-        "spec": {
-            "type": "ClusterIP",
-            "clusterIP": "None",
-            "selector": names.selector(owner.name),
-            "ports": [
-                {
-                    "name": names.SERVING_PORT_NAME,
-                    "port": names.SERVING_PORT,
-                    "targetPort": names.SERVING_PORT_NAME,
-                    "protocol": "TCP",
-                    "appProtocol": "http",
-                }
-            ],
-        },
-    }
-
-
-def _tables(owner: Owner, tables: Mapping[str, str]) -> Manifest:
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _metadata(owner, names.table_config_map(owner.name)),
-        # Left out when empty: the API server keeps no empty map, and a second pass must find nothing to write.
-        **({"data": dict(tables)} if tables else {}),
-    }
-
-
-def _disruption_budget(owner: Owner) -> Manifest:
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": _metadata(owner, names.disruption_budget(owner.name)),
-        "spec": {
-            "maxUnavailable": 1,
-            "selector": {"matchLabels": names.selector(owner.name)},
-            # A pod that never became ready must not block a node's drain.
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
-        },
-    }
+    return parts.metadata(owner, name, {**names.tier_labels(owner.name), **(labels or {})})
 
 
 def _deployment(owner: Owner, replicas: int, record: Record) -> Manifest:

@@ -1,4 +1,4 @@
-"""The router beside an engine: a native sidecar that alone is reached from outside the pod.
+"""The router's container, and how it stands beside an engine: a native sidecar that alone is reached from outside.
 
 The engine listens on loopback. All probes go through the router's admin port, and the engine's preStop is the router's
 drain, since a native sidecar is told to end only after the engine has ended. The volumes are optional objects with
@@ -25,17 +25,16 @@ _HARDENED: Final = {
 }
 
 
-def container(tier: str, settings: RouterDefaults) -> Manifest:
-    """The router's container, to stand among the init containers: it starts first and ends last."""
+def router(settings: RouterDefaults, *behind: str) -> Manifest:
+    """The router's container, wherever it stands; `behind` are the arguments that say what is behind it alone."""
     return {
         "name": names.ROUTER_CONTAINER,
         "image": settings.image,
-        "restartPolicy": "Always",
         "args": [
             f"--table={TABLES}",
             f"--listen=0.0.0.0:{names.SERVING_PORT}",
             f"--admin=0.0.0.0:{names.ADMIN_PORT}",
-            f"--local={tier}=127.0.0.1:{names.ENGINE_PORT}",
+            *behind,
             f"--keys={KEYS}/{names.CLIENT_KEYS}",
             f"--hop-key={KEYS}/{names.HOP_KEY}",
             f"--spool={SPOOL}",
@@ -61,6 +60,11 @@ def container(tier: str, settings: RouterDefaults) -> Manifest:
             {"name": "spool", "mountPath": SPOOL},
         ],
     }
+
+
+def container(tier: str, settings: RouterDefaults) -> Manifest:
+    """The router before an engine, to stand among the init containers: it starts first and ends last."""
+    return {**router(settings, f"--local={tier}=127.0.0.1:{names.ENGINE_PORT}"), "restartPolicy": "Always"}
 
 
 def volumes(tier: str) -> list[Manifest]:
