@@ -13,6 +13,7 @@ from aiohttp import web
 from modeltiers.controllers import health, metrics
 from modeltiers.controllers.config import BadSettings, load
 from modeltiers.controllers.doorbell import OURS, Watches, settings
+from modeltiers.controllers.program import STALE_WATCH
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +68,7 @@ async def test_health_names_what_is_wrong() -> None:
         await runner.cleanup()
 
 
-async def test_a_watch_is_heard_by_its_chunks_and_a_second_list_is_noticed() -> None:
+async def test_a_watch_is_heard_when_it_begins_and_a_second_list_is_noticed() -> None:
     now = 50.0
     relisted: list[str] = []
     watches = Watches(clock=lambda: now, on_relist=relisted.append)
@@ -111,4 +112,6 @@ def test_kopf_watches_only_what_is_ours() -> None:
     assert set(chosen.watching.label_selectors.values()) == {OURS}
     assert len(chosen.watching.label_selectors) == 7
     assert not chosen.posting.enabled
+    # A watch that falls silent just before its end is still heard of before it counts as stale.
+    assert (chosen.watching.server_timeout or 0) + chosen.watching.inactivity_timeout < STALE_WATCH
     assert chosen.scanning.disabled

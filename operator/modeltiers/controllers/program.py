@@ -358,7 +358,7 @@ class Operator:
 
     def _watch_ages(self) -> GaugeMetricFamily:
         family = GaugeMetricFamily(
-            "modeltiers_watch_age_seconds", "Time since a watch was heard of, bookmarks included", labels=["resource"]
+            "modeltiers_watch_age_seconds", "Time since a watch began anew, as it does every 100 s", labels=["resource"]
         )
         for resource, age in self.watches.ages().items():
             family.add_metric([resource], age)
