@@ -70,14 +70,31 @@ class Made:
     archive: Path
 
 
+@dataclass(frozen=True)
+class Program:
+    """What an image of ours consists of beside its base; its Containerfile in images/ says the same."""
+
+    lock: Path
+    entry: tuple[str, ...]
+    env: Mapping[str, str]
+    user: str = Image.user
+
+
+def program(name: str) -> Program:
+    """Return what the image `router` or `operator` consists of."""
+    module = {"router": "modeltiers.router", "operator": "modeltiers.controllers"}[name]
+    env = {"PATH": PATH, "PYTHONPATH": "/app:/site", "PYTHONUNBUFFERED": "1"}
+    return Program(ROOT / "requirements" / f"{name}.txt", (INTERPRETER, "-m", module), env)
+
+
 def router() -> Made:
     """Make the router's image."""
-    return _program("router", "modeltiers.router")
+    return _program("router")
 
 
 def operator() -> Made:
     """Make the operator's image."""
-    return _program("operator", "modeltiers.controllers")
+    return _program("operator")
 
 
 def engine() -> Made:
@@ -86,7 +103,7 @@ def engine() -> Made:
     In an image its 5 GB would take two minutes and four times the disk; a volume takes neither.
     """
     entry = (INTERPRETER, "-m", "vllm.entrypoints.cli.main", "serve")
-    return _made("engine", ((_base(), "/"), (_shell(), "/usr/bin")), entry, ENGINE_ENV, _digest(_base_key()))
+    return _made("engine", ((base(), "/"), (_shell(), "/usr/bin")), entry, ENGINE_ENV, _digest(_base_key()))
 
 
 def _shell() -> Path:
@@ -94,12 +111,11 @@ def _shell() -> Path:
     return _stored(f"shell-{RECIPE}", "the engine's shell", lambda fresh: (fresh / "sh").symlink_to("busybox"))
 
 
-def _program(name: str, module: str) -> Made:
-    lock, source = ROOT / "requirements" / f"{name}.txt", ROOT / "operator"
-    key = _digest(_base_key(), lock.read_text(), *_contents(source / "modeltiers"))
-    layers = ((_base(), "/"), (_site(name, lock), "/site"), (_stage(source, key), "/app"))
-    env = {"PATH": PATH, "PYTHONPATH": "/app:/site", "PYTHONUNBUFFERED": "1"}
-    return _made(name, layers, (INTERPRETER, "-m", module), env, key)
+def _program(name: str) -> Made:
+    plan, source = program(name), ROOT / "operator"
+    key = _digest(_base_key(), plan.lock.read_text(), *_contents(source / "modeltiers"))
+    layers = ((base(), "/"), (_site(name, plan.lock), "/site"), (_stage(source, key), "/app"))
+    return _made(name, layers, plan.entry, plan.env, key)
 
 
 def _made(
@@ -123,11 +139,11 @@ def _forget_old(newest: Path, name: str) -> None:
 
 
 def _base_key() -> str:
-    return _digest(RECIPE, _base().name)
+    return _digest(RECIPE, base().name)
 
 
 @functools.cache
-def _base() -> Path:
+def base() -> Path:
     """Return the tree that every image begins with."""
     packages = distribution.base(PACKAGES)
 
@@ -165,7 +181,7 @@ def _site(name: str, lock: Path) -> Path:
             raise HarnessError(
                 f"pip cannot install requirements/{lock.name} for an image: {done.stderr.strip()[-2000:]}"
             )
-        _compile(fresh, _base(), "/site")
+        _compile(fresh, base(), "/site")
 
     return _stored(f"site-{name}-{_digest(RECIPE, _base_key(), lock.read_text())}", f"packages of {name}", fill)
 
@@ -176,7 +192,7 @@ def _stage(source: Path, key: str) -> Path:
     def fill(fresh: Path) -> None:
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source / "modeltiers", fresh / "modeltiers", ignore=ignore)
-        _compile(fresh, _base(), "/app")
+        _compile(fresh, base(), "/app")
 
     staged = _stored(f"app-{key}", "our code for images", fill)
     others = sorted(staged.parent.glob("app-*/"), key=lambda path: path.stat().st_mtime)

@@ -49,6 +49,18 @@ def ready() -> bool:
     return (location() / MARKER).exists()
 
 
+def lacks() -> list[str]:
+    """Return what keeps vLLM from being installed and run here, one sentence each; empty when nothing does."""
+    try:
+        _refuse_what_cannot_work()
+        if not ready():
+            _interpreter()
+            _refuse_a_full_disk(next(path for path in (root(), *root().parents) if path.exists()))
+    except HarnessError as fault:
+        return [str(fault)]
+    return []
+
+
 def install() -> Path:
     """Return the environment, making it first if need be: two minutes and 5.5 GB where pip finds torch for CUDA only.
 

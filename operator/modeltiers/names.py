@@ -16,6 +16,7 @@ FIELD_MANAGER: Final = "modeltiers"
 OPERATOR_NAME: Final = "modeltiers-operator"
 OPERATOR_NAMESPACE: Final = "modeltiers-system"
 LEASE: Final = "modeltiers-operator"
+OPERATOR_SETTINGS: Final = "modeltiers-settings"
 
 # Labels on children. The app.kubernetes.io/instance label is left alone on purpose: Argo CD tracks by it.
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from e2e import team
 from e2e.cluster import Cluster, NodePool, RealNode, preflight, recipes
+from e2e.operator_pod import OperatorPod
+from e2e.team import Team
 from tests.node.kit import Pods
+from tests.node.routers import wait_whole
 
 NODE = RealNode(gpus=8, enforces_policies=True)
 # On machines that must be able to, a lack is a failure and not a reason to look away.
@@ -49,6 +54,33 @@ def engine_image(node_cluster: Cluster) -> str:
     made = recipes.engine()
     node_cluster.load_image(made.archive)
     return made.reference
+
+
+@pytest.fixture(scope="session")
+def operator(node_cluster: Cluster, router_image: str, engine_image: str) -> Iterator[OperatorPod]:
+    """The operator as a Pod under its own ServiceAccount; its settings put routers before engines."""
+    with OperatorPod(node_cluster, team.settings(engine_image, router_image)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models of both tiers, as a volume of weights has them."""
+    return team.write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def _served(node_cluster: Cluster, operator: OperatorPod, models: Path) -> Iterator[Team]:
+    with team.team(node_cluster, models, "served") as made:
+        yield made
+
+
+@pytest.fixture
+def served(_served: Team) -> Team:
+    """Two tiers and a policy over them, ready and as they should be, whatever the test before has done to them."""
+    _served.apply(_served.tier("small"), _served.tier("large"), _served.policy())
+    wait_whole(_served)
+    return _served
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from e2e.cluster import Cluster, recipes
+from e2e.cluster import Cluster
 from e2e.cluster.process import wait_until
-from e2e.operator_process import ACCOUNT, NAMESPACE, install
+from e2e.operator_pod import OperatorPod
+from e2e.operator_process import NAMESPACE
+from tests.node import buildah
 from tests.node.kit import RESTRICTED, Pods
 
 pytestmark = pytest.mark.slow
@@ -36,20 +38,34 @@ def container(image: str, port: int, *args: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def status_of(address: str, path: str) -> int:
-    """GET from this process."""
-    with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
-        return int(answer.status)
+@pytest.fixture(scope="module")
+def built(node_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Both images as users build them, on the node."""
+    home = tmp_path_factory.mktemp("buildah")
+    made = {name: buildah.build(name, home) for name in ("router", "operator")}
+    for one in made.values():
+        node_cluster.load_image(one.archive)
+    return {name: one.reference for name, one in made.items()}
 
 
 def test_the_router_serves_from_its_image(pods: Pods) -> None:
+    """The quick local way."""
+    _serves(pods, pods.image)
+
+
+def test_the_router_serves_from_the_image_of_its_containerfile(pods: Pods, built: dict[str, str]) -> None:
+    """What buildah makes of it does the same."""
+    _serves(pods, built["router"])
+
+
+def _serves(pods: Pods, image: str) -> None:
     """With a table from a ConfigMap, as the sidecar has it."""
     table = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "table"}, "data": {"support.yaml": TABLE}}
     manifest = pods.pod("router", "")
     manifest["spec"]["volumes"] = [{"name": "table", "configMap": {"name": "table"}}]
     manifest["spec"]["containers"] = [
         container(
-            pods.image,
+            image,
             8081,
             "--table=/tables",
             "--listen=0.0.0.0:8080",
@@ -71,45 +87,32 @@ def _models(address: str) -> list[str]:
         return []
 
 
-def test_the_operator_runs_as_a_pod_under_its_own_account(node_cluster: Cluster) -> None:
+def test_the_operator_runs_as_a_pod_under_its_own_account(operator: OperatorPod) -> None:
     """It reaches the API by its Service, with its ServiceAccount's token and no other right."""
-    made = recipes.operator()
-    node_cluster.load_image(made.archive)
-    install(node_cluster)
+    operator.wait_leading()
+    (pod,) = operator.pods()
+    assert pod["spec"]["serviceAccountName"] == "modeltiers-operator"
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+    assert operator.get("/healthz")[0] == operator.get("/readyz")[0] == 200
+
+
+def test_an_operator_of_the_containerfile_stands_by(
+    node_cluster: Cluster, operator: OperatorPod, built: dict[str, str]
+) -> None:
+    """Beside the one that leads it has the whole picture and is ready."""
+    _, deployment = operator.manifests(built["operator"])
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "operator", "namespace": NAMESPACE},
-        "spec": {
-            "serviceAccountName": ACCOUNT,
-            "nodeSelector": {"kubernetes.io/hostname": "node1"},
-            "terminationGracePeriodSeconds": 5,
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [
-                container(
-                    made.reference,
-                    8080,
-                    env=[
-                        {"name": "MODELTIERS_NAMESPACE", "value": NAMESPACE},
-                        {"name": "MODELTIERS_IDENTITY", "value": "operator"},
-                        {"name": "MODELTIERS_HOST", "value": "0.0.0.0"},  # noqa: S104 - of the pod
-                    ],
-                    readinessProbe={"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1},
-                )
-            ],
-        },
+        "metadata": {"name": "standby", "namespace": NAMESPACE},
+        "spec": deployment["spec"]["template"]["spec"],
     }
     node_cluster.kubectl("create", "-f", "-", input=json.dumps(pod))
     try:
         waited = node_cluster.kubectl(
-            "wait", "-n", NAMESPACE, "--for=condition=Ready", "pod/operator", "--timeout=60s", check=False
+            "wait", "-n", NAMESPACE, "--for=condition=Ready", "pod/standby", "--timeout=60s", check=False
         )
-        said = node_cluster.kubectl("logs", "-n", NAMESPACE, "operator", check=False)
+        said = node_cluster.kubectl("logs", "-n", NAMESPACE, "standby", check=False)
         assert waited.returncode == 0, said.stdout + said.stderr
-        address = node_cluster.kubectl(
-            "get", "pod", "operator", "-n", NAMESPACE, "-o", "jsonpath={.status.podIP}"
-        ).stdout
-        with node_cluster.gate(f"{address}:8080") as gate:
-            assert status_of(gate.address, "/metrics") == 200
     finally:
-        node_cluster.kubectl("delete", "pod", "operator", "-n", NAMESPACE, "--wait=false")
+        node_cluster.kubectl("delete", "pod", "standby", "-n", NAMESPACE, "--wait=false")

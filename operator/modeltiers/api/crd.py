@@ -175,8 +175,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Fold long prose into a block; what has no spaces to fold at stays in one line."""
-    style = ">" if len(text) > 60 and " " in text else None
+    """Fold long prose into a block and keep lines as they are; what has no spaces to fold at stays in one line."""
+    prose = ">" if len(text) > 60 and " " in text else None
+    style = "|" if text.endswith("\n") else prose
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

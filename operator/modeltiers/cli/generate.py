@@ -6,9 +6,9 @@ to merge: a generated file is overwritten as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -21,6 +21,7 @@ from modeltiers.cli.table_page import table_page
 from modeltiers.domain import policy_reasons
 from modeltiers.domain.conditions import reasons_page
 from modeltiers.kube.access import rbac_manifests
+from modeltiers.render.operator import ROUTER_IMAGE, render_operator
 
 KEEP: Final = "helm.sh/resource-policy"
 """Helm leaves an object with this annotation when the chart goes; with a CRD, every tier would go too."""
@@ -68,7 +69,7 @@ def reference_pages() -> dict[Path, str]:
 
 
 def manifests() -> dict[Path, str]:
-    """The operator's namespace, ServiceAccount and rights, from what the code declares it uses."""
+    """The operator's namespace, ServiceAccount and rights, from what the code declares it uses; and its Deployment."""
     namespace = {
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -77,9 +78,17 @@ def manifests() -> dict[Path, str]:
             "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
         },
     }
-    documents = [to_yaml(body) for body in (namespace, *rbac_manifests())]
-    header, *bodies = [document.partition("---\n") for document in documents]
-    return {Path("manifests/rbac.yaml"): "".join([*header, *("---\n" + body for _, _, body in bodies)])}
+    settings = to_yaml({"router": {"image": ROUTER_IMAGE}}).partition("---\n")[2]
+    return {
+        Path("manifests/rbac.yaml"): _stream(namespace, *rbac_manifests()),
+        Path("manifests/operator.yaml"): _stream(*render_operator(settings)),
+    }
+
+
+def _stream(*bodies: Mapping[str, Any]) -> str:
+    """Several objects as one file, under one header."""
+    documents = [to_yaml(body).partition("---\n") for body in bodies]
+    return documents[0][0] + "".join("---\n" + text for _, _, text in documents)
 
 
 GENERATORS: Final[list[Callable[[], dict[Path, str]]]] = [crds, crd_chart, manifests, reference_pages]

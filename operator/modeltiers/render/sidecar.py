@@ -18,7 +18,7 @@ TABLES: Final = "/etc/modeltiers/tables"
 KEYS: Final = "/etc/modeltiers/keys"
 SPOOL: Final = "/var/spool/modeltiers"
 SPOOL_MIB: Final = 64
-_HARDENED: Final = {
+HARDENED: Final = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
     "readOnlyRootFilesystem": True,
@@ -53,7 +53,7 @@ def router(settings: RouterDefaults, *behind: str) -> Manifest:
         "startupProbe": probe("/healthz", period=1, failures=60),
         "livenessProbe": probe("/healthz", period=10, failures=3),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": dict(_HARDENED),
+        "securityContext": dict(HARDENED),
         "volumeMounts": [
             {"name": "tables", "mountPath": TABLES, "readOnly": True},
             {"name": "keys", "mountPath": KEYS, "readOnly": True},
