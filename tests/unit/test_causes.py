@@ -341,6 +341,13 @@ CASES: list[Case] = [
     ("Applying", facts(deployment=deployment(observed_generation=1)), False, ("demo/small",)),
     ("Applying", facts(deployment=deployment(wanted=2)), False, ()),
     ("RollingOut", facts(deployment=deployment(replicas=2, ready_replicas=2)), False, ("1 pod of the spec before",)),
+    ("Bridging", facts(deployment=deployment(ready_replicas=1), held_for=("a", "b")), False, ("policies a and b",)),
+    (
+        "RollingOut",
+        facts(deployment=deployment(replicas=2), bridges=(("support", "large"),)),
+        False,
+        ("requests of policy support enter at large meanwhile",),
+    ),
     ("Scaling", facts(deployment=deployment(wanted=2, updated=1), wanted_replicas=2), False, ("0 of 2 pods ready",)),
     ("Scheduling", facts(pod({"phase": "Pending"}, node="")), False, ("waits for the scheduler",)),
     ("Preparing", facts(waiting("ContainerCreating")), False, ("node gpu-1",)),

@@ -15,7 +15,8 @@ from modeltiers.domain import footprint
 from modeltiers.domain.claims import ClaimView
 from modeltiers.domain.hosts import Endpoint, allowed, endpoint_of, private
 from modeltiers.domain.modeltier import claims_of, newer, refusals
-from modeltiers.domain.surge import choose_rollout
+from modeltiers.domain.surge import Rollout, choose_rollout, leaves_none
+from modeltiers.domain.views import DeploymentView
 from tests.unit.golden import record_of
 
 BASE: dict[str, Any] = {
@@ -150,3 +151,30 @@ def test_private_addresses(address: str) -> None:
 @pytest.mark.parametrize("address", ["1.1.1.1", "8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8"])
 def test_public_addresses(address: str) -> None:
     assert not private(address)
+
+
+ONE_LESS, ONE_MORE = Rollout(0, 1, ""), Rollout(1, 0, "")
+STEADY = DeploymentView("small", 1, 1, wanted=1, replicas=1, updated=1, ready_replicas=1)
+ROLLING = DeploymentView("small", 2, 2, wanted=1, replicas=1, updated=0, ready_replicas=1)
+UNSEEN = DeploymentView("small", 2, 1, wanted=1, replicas=1, updated=1, ready_replicas=1)
+TWO = DeploymentView("small", 1, 1, wanted=2, replicas=2, updated=2, ready_replicas=2)
+
+
+@pytest.mark.parametrize(
+    ("rollout", "wanted", "live", "changes", "leaves"),
+    [
+        (ONE_LESS, 1, STEADY, True, True),
+        (ONE_LESS, 1, STEADY, False, False),
+        (ONE_LESS, 1, ROLLING, False, True),
+        (ONE_LESS, 1, UNSEEN, False, True),
+        (ONE_MORE, 1, STEADY, True, False),
+        (ONE_LESS, 2, TWO, True, False),
+        (ONE_LESS, 2, STEADY, True, True),
+        (ONE_LESS, 1, None, True, False),
+        (ONE_MORE, 0, TWO, False, True),
+    ],
+)
+def test_a_tier_leaves_when_its_last_pods_go_before_others_are_ready(
+    rollout: Rollout, wanted: int, live: DeploymentView | None, changes: bool, leaves: bool
+) -> None:
+    assert leaves_none(rollout, wanted, live, changes=changes) is leaves

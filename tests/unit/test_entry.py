@@ -45,6 +45,15 @@ def test_it_leaves_at_once() -> None:
     assert found.wait is None  # only a pod can change that
 
 
+def test_it_leaves_before_the_last_pods_do_and_stays_where_nobody_else_answers() -> None:
+    going = Rung("small", (NOW - timedelta(hours=1),), leaving=True)
+    found = entry("small", going, rung("large", 0))
+    assert (found.tier, found.reason, found.wait) == ("large", "FirstTierLeaving", None)
+    assert found.message == "requests enter at large, since the pods of small are about to go"
+    assert entry("large", going, rung("large", 500)).tier == "large"
+    assert entry("small", going, rung("large")).tier == "small"
+
+
 def test_it_stays_with_one_ready_pod_of_many_and_while_none_is_anywhere() -> None:
     assert entry("small", rung("small", 1), rung("large", 500)).tier == "small"
     assert entry("large", rung("small"), rung("large")).tier == "large"

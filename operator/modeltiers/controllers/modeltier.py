@@ -17,6 +17,7 @@ from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.parse import Fault, parse
 from modeltiers.api.settings import Settings
 from modeltiers.controllers.autoscaler import Autoscaler
+from modeltiers.controllers.bridge import AGAIN, Bridge
 from modeltiers.controllers.children import Children, owned
 from modeltiers.controllers.egress import Egress
 from modeltiers.controllers.external import ExternalProbe, good_for
@@ -35,7 +36,7 @@ from modeltiers.domain.engine_args import Refusal
 from modeltiers.domain.record import Record
 from modeltiers.domain.scaling import Scaling, expected
 from modeltiers.domain.sizing import NoFit, Plan
-from modeltiers.domain.surge import choose_rollout, pods_that_fit
+from modeltiers.domain.surge import choose_rollout, leaves_none, pods_that_fit
 from modeltiers.domain.verdict import ApplyError, TierFacts, Verdict, judge
 from modeltiers.domain.views import DeploymentView
 from modeltiers.kube import errors
@@ -82,6 +83,7 @@ class TierReconciler:
     autoscaler: Autoscaler
     egress: Egress
     ring: Callable[[Key], None]
+    bridge: Bridge
     ring_policy: Callable[[Key], None]
     now: Callable[[], datetime]
     see_nodes: bool
@@ -92,6 +94,7 @@ class TierReconciler:
         if body is None or body["metadata"].get("deletionTimestamp"):
             self.store.waiting_for_nodes.discard(key)
             self.autoscaler.forget(key)
+            self.bridge.forget(key)
             return None  # its children go with it by their owner references
         parsed = parse(body)
         if isinstance(parsed, Fault):
@@ -121,14 +124,16 @@ class TierReconciler:
         resolved = await self._resolve(key, body, spec, existing, claims)
         fault: errors.ApiFault | None = None
         scaling = Scaling(expected(spec, self._live(key, body)))
+        held: tuple[str, ...] = ()
         if resolved.record:
             scaling = await self._scaling(key, body, spec, resolved.record)
-            fault = await self._apply(key, body, scaling.wanted, resolved.record)
-        facts = await self._facts(key, body, resolved, scaling, apply_error(fault))
+            held = self._bridged(key, body, scaling.wanted, existing, resolved.record)
+            fault = await self._apply(key, body, scaling.wanted, resolved.record, held=bool(held))
+        facts = await self._facts(key, body, resolved, scaling, held, apply_error(fault))
         wait = await self._report(key, body, spec, facts, resolved.record)
         if fault:
             raise_for_retry(fault)
-        waits = (wait, scaling.wait, CLAIM_RECHECK if None in claims.values() else None)
+        waits = (wait, scaling.wait, CLAIM_RECHECK if None in claims.values() else None, AGAIN if held else None)
         return min((one for one in waits if one is not None), default=None)
 
     # --- gather -------------------------------------------------------------------------------------------------------
@@ -229,12 +234,24 @@ class TierReconciler:
         before = (body.get("status") or {}).get("autoscaling")
         return await self.autoscaler.look(key, spec, self._live(key, body), before, room)
 
+    def _bridged(self, key: Key, body: Body, wanted: int, existing: Record | None, record: Record) -> tuple[str, ...]:
+        """The policies that must be led elsewhere before the Deployment is written."""
+        child = self._deployment(key, body)
+        live = DeploymentView.of(child) if child else None
+        changes = existing is not None and existing.template != record.template
+        leaves = leaves_none(record.rollout, wanted, live, changes=changes)
+        pending = changes or (live is not None and live.wanted > 0 and not wanted)
+        return self.bridge.hold(key, leaves=leaves, pending=pending)
+
     # --- apply --------------------------------------------------------------------------------------------------------
 
-    async def _apply(self, key: Key, body: Body, replicas: int, record: Record) -> errors.ApiFault | None:
+    async def _apply(
+        self, key: Key, body: Body, replicas: int, record: Record, *, held: bool
+    ) -> errors.ApiFault | None:
         owner = Owner(key[0], key[1], body["metadata"]["uid"])
         tables = tables_of(self.store, self.settings, key)
-        return await self._write(key, owner, render_tier(owner, replicas, record, tables, self.admitted))
+        wanted = render_tier(owner, replicas, record, tables, self.admitted)
+        return await self._write(key, owner, [one for one in wanted if not held or one["kind"] != "Deployment"])
 
     async def _write(self, key: Key, owner: Owner, wanted: Iterable[Mapping[str, Any]]) -> errors.ApiFault | None:
         """Write every child that differs; returns the first fault, after trying the others."""
@@ -262,7 +279,13 @@ class TierReconciler:
     # --- report -------------------------------------------------------------------------------------------------------
 
     async def _facts(
-        self, key: Key, body: Body, resolved: Resolved, scaling: Scaling, error: ApplyError | None
+        self,
+        key: Key,
+        body: Body,
+        resolved: Resolved,
+        scaling: Scaling,
+        held: tuple[str, ...],
+        error: ApplyError | None,
     ) -> TierFacts:
         child = self._deployment(key, body)
         pods = self.store.pods_of(key)
@@ -280,6 +303,8 @@ class TierReconciler:
             deployment=DeploymentView.of(child) if child else None,
             pods=pods,
             wanted_replicas=scaling.wanted,
+            held_for=held,
+            bridges=self.bridge.ways(key),
             scaling=scaling,
             gpus_per_replica=record.sizing["gpusPerReplica"] if record else 0,
             resource=_resource_of(record) if record else "",

@@ -23,6 +23,7 @@ from modeltiers import names
 from modeltiers.api.settings import Settings
 from modeltiers.controllers import doorbell, health, metrics
 from modeltiers.controllers.autoscaler import Autoscaler
+from modeltiers.controllers.bridge import Bridge
 from modeltiers.controllers.children import Children
 from modeltiers.controllers.config import Process
 from modeltiers.controllers.egress import Egress
@@ -112,6 +113,7 @@ class Operator:
             capacity=Capacity(self.api),
             events=self.events,
             external=ExternalProbe(self.api),
+            bridge=Bridge(self.store, self._ring_policy, lambda: datetime.now(UTC)),
             autoscaler=Autoscaler(self.store, self.routers, self.queue.ring, lambda: datetime.now(UTC)),
             egress=Egress(self.store, self.settings, self.routers, who, self.queue.ring),
             ring=self.queue.ring,

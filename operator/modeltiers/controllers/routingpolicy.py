@@ -131,20 +131,15 @@ class PolicyReconciler:
         now = self.now()
         rungs = [self._rung(key, seen, name, now) for name in ladder if self._routed(key[0], name)]
         steady = timedelta(seconds=self.settings.router.entry_return_seconds)
-        return choose_entry(rungs, self._entered(key), now, steady)
-
-    def _entered(self, key: Key) -> str | None:
-        """The tier before which the policy's Service stands."""
-        service = self.store.child(policy_key(key), "Service", names.policy_service(key[1]))
-        tier = (((service or {}).get("spec") or {}).get("selector") or {}).get(names.LABEL_TIER)
-        return tier if isinstance(tier, str) else None
+        return choose_entry(rungs, self.store.entry_of(key), now, steady)
 
     def _rung(self, key: Key, seen: Seen, tier: str, now: datetime) -> Rung:
         pods = self._routed_pods(key[0], tier)
         answers = self.routers.facts(pods, key[1])
         said = None if answers is None else [(one.version, one.refused) for one in answers if one.reached]
         expected = seen.table is not None or self._on_shelf(key, tier) is not None
-        return Rung(tier, tuple(pod.ready_since or now for pod in pods), table_at(said, expected=expected))
+        leaves = (key[0], tier) in self.store.leaving
+        return Rung(tier, tuple(pod.ready_since or now for pod in pods), table_at(said, expected=expected), leaves)
 
     # --- facts --------------------------------------------------------------------------------------------------------
 

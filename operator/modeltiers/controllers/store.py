@@ -79,6 +79,8 @@ class Store:
     pods: dict[OwnerKey, dict[str, PodView]] = field(default_factory=dict)
     nodes: dict[str, NodeView] = field(default_factory=dict)
     waiting_for_nodes: set[Key] = field(default_factory=set)
+    leaving: set[Key] = field(default_factory=set)
+    """Tiers whose last ready pods are about to be replaced or taken away: nobody's requests shall enter there."""
     hpas: Hpas = field(default_factory=Hpas)
 
     def put_tier(self, body: Body) -> Key | None:
@@ -218,6 +220,12 @@ class Store:
     def ready_pods(self, key: OwnerKey) -> frozenset[str]:
         """Names of the pods that take requests."""
         return frozenset(name for name, view in self.pods.get(key, {}).items() if view.ready)
+
+    def entry_of(self, policy: Key) -> str | None:
+        """The tier before which a policy's Service stands."""
+        service = self.child(policy_key(policy), "Service", names.policy_service(policy[1]))
+        tier = (((service or {}).get("spec") or {}).get("selector") or {}).get(names.LABEL_TIER)
+        return tier if isinstance(tier, str) else None
 
     def names_of(self, kind: str) -> Iterator[tuple[str, str]]:
         """Namespace and name of every object of a kind that is remembered."""

@@ -224,6 +224,7 @@ _READY_REASONS: Final = (
 _PROGRESS_REASONS: Final = (
     Reason("Creating", RECONCILING, "The Deployment is being created.", _WAIT),
     Reason("Applying", RECONCILING, "The Deployment controller has not taken up the last change.", _WAIT),
+    Reason("Bridging", RECONCILING, "Requests of policies are led to another tier before the last pods go.", _WAIT),
     Reason("RollingOut", RECONCILING, "Pods of the spec before are being replaced.", _WAIT),
     Reason("Scaling", RECONCILING, "Pods are being added or removed.", _WAIT),
     Reason("Scheduling", RECONCILING, "A pod waits for the scheduler.", _WAIT),

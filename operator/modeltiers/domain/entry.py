@@ -55,11 +55,13 @@ class Rung:
     ready: tuple[datetime, ...] = ()
     """Since when each of its ready pods is."""
     table: Table = Table.THERE
+    leaving: bool = False
+    """Its last ready pods are about to be replaced or taken away."""
 
     @property
     def usable(self) -> bool:
         """Whether requests would be answered here."""
-        return bool(self.ready) and self.table is not Table.ABSENT
+        return bool(self.ready) and self.table is not Table.ABSENT and not self.leaving
 
     @property
     def since(self) -> datetime:
@@ -130,6 +132,9 @@ def _told(rungs: Sequence[Rung], chosen: Rung, now: datetime, steady: timedelta)
         left = min(steady, max(timedelta(), steady - (now - soonest.since)))  # a node's clock may be ahead
         said = f"{where} {soonest.name} has not been ready for {steady.total_seconds():.0f} s on end yet"
         return Entry(chosen.name, "FirstTierUnsteady", said, left)
+    leaving = next((rung for rung in below if rung.leaving and rung.ready), None)
+    if leaving is not None:
+        return Entry(chosen.name, "FirstTierLeaving", f"{where} the pods of {leaving.name} are about to go")
     first = next((rung for rung in below if rung.ready), None)
     if first is None:
         none = " and ".join(rung.name for rung in below)

@@ -111,6 +111,10 @@ class TierFacts:
     deployment: DeploymentView | None = None
     pods: tuple[PodView, ...] = ()
     wanted_replicas: int = 1
+    held_for: tuple[str, ...] = ()
+    """Policies whose requests must enter elsewhere before the Deployment is written."""
+    bridges: tuple[tuple[str, str], ...] = ()
+    """Policies whose requests enter above this tier now, each with the tier where they do."""
     scaling: Scaling | None = None
     """Who chose that number; None where it was not asked."""
     gpus_per_replica: int = 0

@@ -141,6 +141,12 @@ REASONS: Final[tuple[Reason, ...]] = (
     ),
     Reason("FirstTier", ENTRY, "Requests enter at the first tier that has routers."),
     Reason(
+        "FirstTierLeaving",
+        ENTRY,
+        "The last ready pods of a lower tier are about to be replaced or taken away: requests enter elsewhere before.",
+        _WAIT,
+    ),
+    Reason(
         "FirstTierNotReady",
         ENTRY,
         "No pod of the lower tiers is ready: requests enter at the next tier that has the table.",

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from modeltiers.domain.views import DeploymentView
+
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
@@ -38,3 +40,17 @@ def choose_rollout(free_by_node: Sequence[int] | None, gpus: int, pods_to_come: 
 def pods_that_fit(free_by_node: Sequence[int], gpus: int) -> int:
     """How many pods of so many accelerators each the free ones of every node hold."""
     return sum(free // gpus for free in free_by_node)
+
+
+def leaves_none(rollout: Rollout, wanted: int, live: DeploymentView | None, *, changes: bool) -> bool:
+    """Whether the pods that serve are about to go, or on their way out, before others are ready.
+
+    `changes` says that the Deployment's pods are to be replaced, which is not written yet.
+    """
+    if live is None or not live.replicas:
+        return False
+    if not wanted:
+        return True
+    if rollout.max_surge or rollout.max_unavailable < min(wanted, live.wanted):
+        return False
+    return changes or not live.seen or live.updated < live.replicas

@@ -129,10 +129,19 @@ def _outcome(scene: Scene) -> _Outcome:
         # A write that failed for a moment does not lift what stalls the tier.
         found = find(scene, causes.PODS)
         cause = found if found and found.severity is Severity.FAILING else cause
+    if cause is None and facts.held_for:
+        return _bridging(facts)
     if cause is None and _settled(facts):
         return _serving(facts)
     cause = cause or find(scene, causes.PODS)
     return _caused(scene, cause) if cause else _progress(scene)
+
+
+def _bridging(facts: TierFacts) -> _Outcome:
+    whose = " and ".join(facts.held_for)
+    many = "policies" if len(facts.held_for) > 1 else "policy"
+    message = f"its last ready pods are to go: requests of {many} {whose} are led to another tier first"
+    return _Outcome("Unknown", "Bridging", message, reconciling=True)
 
 
 def _settled(facts: TierFacts) -> bool:
@@ -218,7 +227,10 @@ def _progress(scene: Scene) -> _Outcome:
         before = seen.replicas - seen.updated
         parts.append(f"{before} pod{'s' if before > 1 else ''} of the spec before still there")
         parts += [facts.rollout] if facts.rollout else []
-    return _Outcome("Unknown", reason, "; ".join([*parts, *detail]), reconciling=True, until=until)
+    parts += detail
+    if not seen.ready_replicas:
+        parts += [f"requests of policy {policy} enter at {tier} meanwhile" for policy, tier in facts.bridges]
+    return _Outcome("Unknown", reason, "; ".join(parts), reconciling=True, until=until)
 
 
 def _movement(facts: TierFacts, seen: DeploymentView) -> str:
