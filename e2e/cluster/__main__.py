@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent.parent
 DEMONSTRATION = (
     NodePool("h100", 2),
     NodePool("l40s", 2, product="NVIDIA-L40S", memory_mib=46068, gpus=4, memory="1Ti"),
+    NodePool("plain", 1, gpus=0),  # for routers that stand before no engine
 )
 GPUS = 8  # that a real node claims to have
 START_DELAY = 1.5  # seconds: long enough for a person to see a pod start

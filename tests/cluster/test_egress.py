@@ -120,3 +120,18 @@ def test_pods_that_cannot_be_made_are_told_with_the_way_out(tiers: Tiers) -> Non
 def test_a_deleted_tier_takes_its_routers_along(frontier: Tiers) -> None:
     frontier.kubectl("delete", "modeltier", "frontier", "--wait=false")
     until(lambda: frontier.get("deployment", "frontier") is None, "no routers left", 90)
+
+
+def test_they_take_a_policy_s_requests_while_no_engine_is_ready(frontier: Tiers) -> None:
+    frontier.apply("small")
+    frontier.ready("small")
+    apply(frontier, tiers=[{"name": "small"}, {"name": "frontier"}], mode="Upfront", accept=None)
+
+    def entry() -> str:
+        service = frontier.get("service", "support-policy") or {"spec": {"selector": {}}}
+        return str(service["spec"]["selector"].get("modeltiers.dev/tier"))
+
+    until(lambda: entry() == "small", entry)
+    frontier.apply("small", replicas=0)
+    until(lambda: entry() == "frontier", entry)
+    assert "small has no ready pod" in reasoned(frontier, "Entry", "False", "FirstTierNotReady")

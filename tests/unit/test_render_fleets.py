@@ -199,15 +199,15 @@ def test_of_a_service_of_this_cluster_its_namespace_is_open() -> None:
     assert api == {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "team-a"}}}]}
 
 
-def test_only_the_namespace_may_ask_until_an_administrator_says_more() -> None:
-    serving, managing = egress()["NetworkPolicy/frontier"]["spec"]["ingress"]
-    assert serving["from"] == [{"podSelector": {}}]
-    assert serving["ports"] == [{"port": names.SERVING_PORT, "protocol": "TCP"}]
-    assert managing["from"]  # never everybody
+@pytest.mark.parametrize(("children", "name"), [(egress, "frontier"), (gateway, "support-gateway")])
+def test_who_may_connect_is_the_administrator_s_to_say(children: Any, name: str) -> None:
+    """As for every tier, since a policy's requests enter at either; the admin port is never open to everybody."""
+    serving, managing = children()[f"NetworkPolicy/{name}"]["spec"]["ingress"]
+    assert serving == {"ports": [{"port": names.SERVING_PORT, "protocol": "TCP"}]}
+    assert managing["from"]
     settings = Settings.model_validate({**SETTINGS.model_dump(), "network": {"clients": [{"namespace": "apps"}]}})
-    serving, _ = egress(settings=settings)["NetworkPolicy/frontier"]["spec"]["ingress"]
-    assert serving["from"][0] == {"podSelector": {}}
-    assert len(serving["from"]) > 1
+    serving, _ = children(settings=settings)[f"NetworkPolicy/{name}"]["spec"]["ingress"]
+    assert len(serving["from"]) == 2  # the namespace's routers, and those
 
 
 def test_without_network_policies_there_is_none() -> None:

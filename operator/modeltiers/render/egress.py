@@ -6,7 +6,6 @@ Other routers reach them as they reach every tier: by the name of its pods, with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 from modeltiers import names
@@ -101,10 +100,8 @@ def _key(external: External) -> list[Manifest]:
 
 
 def _network_policy(fleet: routers.Fleet, endpoint: Endpoint, host: ExternalHost, admitted: Admitted) -> Manifest:
-    # Clients are those of the namespace, and others only where the administrator names them: what is spent here is
-    # the namespace's money.
-    here = replace(admitted, clients=[{"podSelector": {}}, *admitted.clients])
-    found = network.before_routers(fleet.metadata(), fleet.selector, here)
+    # Clients, too, since a policy's requests enter here while no engine of its ladder is ready.
+    found = network.before_routers(fleet.metadata(), fleet.selector, admitted)
     found["spec"]["policyTypes"] = ["Ingress", "Egress"]
     found["spec"]["egress"] = [*routers.outwards(), _to_api(endpoint, host)]
     return found
