@@ -147,9 +147,14 @@ def test_shares_reasons_and_costs_are_those_of_the_requests(routed: Ladder, oper
     assert operator.metric("modeltiers_router_reads_total", result="answered") > 0
 
 
-def test_restarts_and_silence_invent_nothing(routed: Ladder) -> None:
+def test_restarts_and_silence_invent_nothing(routed: Ladder, operator: OperatorProcess) -> None:
     routed.ask(20)
     routed.comes(20)
+    version = "jsonpath={.metadata.resourceVersion}"
+    before = routed.tiers.kubectl("get", "rp", "support", "-o", version)
+    read = operator.metric("modeltiers_router_reads_total", result="answered")
+    until(lambda: operator.metric("modeltiers_router_reads_total", result="answered") >= read + 8, "four rounds", 30)
+    assert routed.tiers.kubectl("get", "rp", "support", "-o", version) == before  # numbers that stand still
     routed.routers["small"].terminate()
     routed.routers["small"].ended()
     status = routed.comes(20, partial=True)

@@ -229,7 +229,15 @@ def test_new_numbers_are_due_when_the_last_write_is_old_enough() -> None:
     def facts(requests: int, until: str) -> dict[str, Any]:
         return {"traffic": {"requests": requests, "since": "x", "until": until}, "cost": {"unknown": "why"}}
 
+    def costs(micros: int | None, **more: Any) -> dict[str, Any]:
+        return {"traffic": {"requests": 1}, "cost": {"perThousandMicros": micros, **more}}
+
     assert due({}, facts(1, "b"), None, 60)
     assert not due(facts(1, "a"), facts(1, "b"), 9999, 60)
     assert not due(facts(1, "a"), facts(2, "b"), 59, 60)
     assert due(facts(1, "a"), facts(2, "b"), 60, 60)
+    assert not due(costs(1000), costs(1010), 60, 60)
+    assert due(costs(1000), costs(1011), 60, 60)
+    assert due(costs(1000), costs(989), 60, 60)
+    assert due(costs(None), costs(1), 60, 60)
+    assert due(costs(1000), costs(1000, unknown="why"), 60, 60)

@@ -209,11 +209,23 @@ def permille(part: int, whole: int) -> int:
 def due(shown: Mapping[str, Any], fresh: Mapping[str, Any], age: float | None, least: float) -> bool:
     """Whether fresh facts are worth a write of their own: another number, and not too soon after the last.
 
-    Both have `traffic` and `cost` as in a status; `age` is how old the shown ones are, in seconds, None if unknown.
+    Both have `traffic` and `cost` as in a status; `age` is how old the shown ones are, in seconds, None if unknown. A
+    cost that moves by less than a hundredth is no news: idle time alone moves it all the while.
     """
-    return (age is None or age >= least) and _numbers(shown) != _numbers(fresh)
+    if age is not None and age < least:
+        return False
+    return _numbers(shown) != _numbers(fresh) or _moved(shown.get("cost") or {}, fresh.get("cost") or {})
 
 
-def _numbers(facts: Mapping[str, Any]) -> tuple[Any, Any]:
-    traffic = {key: value for key, value in (facts.get("traffic") or {}).items() if key not in ("since", "until")}
-    return traffic, facts.get("cost")
+def _numbers(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in (facts.get("traffic") or {}).items() if key not in ("since", "until")}
+
+
+def _moved(shown: Mapping[str, Any], fresh: Mapping[str, Any]) -> bool:
+    if any(shown.get(key) != fresh.get(key) for key in ("currency", "unknown", "formula")):
+        return True
+    pairs = [(shown.get(key), fresh.get(key)) for key in ("perThousandMicros", "allLargePerThousandMicros")]
+    return any(
+        before != now if before is None or now is None else abs(now - before) * 100 > abs(before)
+        for before, now in pairs
+    )
