@@ -161,5 +161,6 @@ def test_restarts_and_silence_invent_nothing(routed: Ladder, operator: OperatorP
     assert "some routers could not be asked" in status["cost"]["unknown"] or "fewer than" in status["cost"]["unknown"]
     routed.start("small")
     routed.ask(5)
-    status = routed.comes(25, partial=False)
+    # What it counted after the last reading and before its end nobody knows, so some may be missing.
+    status = routed.comes(25, partial=True)
     assert status["traffic"]["shares"][0]["requests"] == 25

@@ -222,6 +222,22 @@ def test_pods_that_cannot_be_asked_make_it_partial_until_they_can() -> None:
     _run(test)
 
 
+def test_a_router_that_comes_back_under_another_start_has_left_something_out() -> None:
+    async def test(world: World) -> None:
+        world.count("small", "a", 10, 200)
+        await world.round()
+        world.admins["small"].code = 500
+        await world.round()
+        await world.round()
+        world.admins["small"].code = 200
+        world.count("small", "b", 5, 3)
+        await world.round()
+        assert world.facts()["traffic"]["requests"] == 203
+        assert world.facts()["traffic"]["partial"]
+
+    _run(test)
+
+
 def test_a_pod_that_goes_unread_is_missed_and_one_that_goes_read_is_not() -> None:
     async def test(world: World) -> None:
         world.count("small", "a", 10, 200)

@@ -46,6 +46,8 @@ class _Asked:
     failures: int = 0
     unread: bool = False
     """It took requests and could not be asked, and was not read since."""
+    back: bool = False
+    """It was unread until now."""
 
 
 @dataclass(eq=False)
@@ -148,6 +150,7 @@ class Traffic:
                     one = asked[pod.uid] = self._asked.get(pod.uid) or _Asked(set())
                     one.ready = pod.ready
                     one.failures = 0 if said is not None and said.status is not None else one.failures + 1
+                    one.back = one.unread and not one.failures
                     one.unread = one.failures > 0 and (one.unread or (one.failures >= UNREAD and one.ready))
                 one.policies.add(key)
         for uid, one in self._asked.items():
@@ -162,12 +165,16 @@ class Traffic:
         there = set(self._followed)
         for namespace, pod in pods:
             said = self.routers.last(pod)
-            for reading in readings(said.status) if said is not None and said.status is not None else ():
+            if said is None or said.status is None:
+                continue
+            for reading in readings(said.status):
                 key = namespace, reading.policy
                 there.add(key)
                 if (window := self._windows.get(key)) is None:
                     window = self._windows[key] = self._window()
-                for (kind, tier), count in window.take(reading, said.at, now).items() if said is not None else ():
+                if self._asked[pod.uid].back and not window.knows(reading.start):
+                    window.add({(LOST, ""): 1}, now)  # it counted while nobody could read it, from nobody knows when
+                for (kind, tier), count in window.take(reading, said.at, now).items():
                     if kind in ("prompt", "completion"):
                         served[namespace, tier] += count
         self._windows = {key: window for key, window in self._windows.items() if key in there}

@@ -29,7 +29,7 @@ GPU_MILLIS: Final = "gpuMillis"
 SERVED: Final = "served"
 """By tier: tokens of all its policies."""
 LOST: Final = "lost"
-"""Routers that went while they could not be asked."""
+"""Routers that went, or began anew, while they could not be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,10 @@ class Window:
                     grown[label] = grown.get(label, 0) + before - count
         self.add(grown, now)
         return grown
+
+    def knows(self, start: str) -> bool:
+        """Whether this start of counting was read before."""
+        return start in self._sources
 
     def add(self, counts: Counts, now: float) -> None:
         """Add what was counted elsewhere."""
