@@ -238,6 +238,29 @@ def test_a_router_that_comes_back_under_another_start_has_left_something_out() -
     _run(test)
 
 
+def test_a_pod_that_could_not_be_asked_from_its_begin_is_known_whole_once_it_can() -> None:
+    async def test(world: World) -> None:
+        world.admins["small"].code = 500
+        await world.round()
+        await world.round()
+        await world.round()
+        world.admins["small"].code = 200
+        world.count("small", "a", 80, 7)
+        await world.round()
+        assert world.facts()["traffic"]["requests"] == 7
+        assert not world.facts()["traffic"]["partial"]
+        world.admins["large"].code = 500
+        await world.round()
+        await world.round()
+        world.admins["large"].code = 200
+        world.count("large", "b", 9999, 0, 50)  # older than the watching: how much of it was of late is not known
+        await world.round()
+        assert world.facts()["traffic"]["requests"] == 7
+        assert world.facts()["traffic"]["partial"]
+
+    _run(test)
+
+
 def test_a_pod_that_goes_unread_is_missed_and_one_that_goes_read_is_not() -> None:
     async def test(world: World) -> None:
         world.count("small", "a", 10, 200)

@@ -48,6 +48,8 @@ class _Asked:
     """It took requests and could not be asked, and was not read since."""
     back: bool = False
     """It was unread until now."""
+    read: bool = False
+    """It was read at least once, before this round."""
 
 
 @dataclass(eq=False)
@@ -165,6 +167,7 @@ class Traffic:
         there = set(self._followed)
         for namespace, pod in pods:
             said = self.routers.last(pod)
+            one = self._asked[pod.uid]
             if said is None or said.status is None:
                 continue
             for reading in readings(said.status):
@@ -172,11 +175,13 @@ class Traffic:
                 there.add(key)
                 if (window := self._windows.get(key)) is None:
                     window = self._windows[key] = self._window()
-                if self._asked[pod.uid].back and not window.knows(reading.start):
-                    window.add({(LOST, ""): 1}, now)  # it counted while nobody could read it, from nobody knows when
+                known = window.knows(reading.start)
                 for (kind, tier), count in window.take(reading, said.at, now).items():
                     if kind in ("prompt", "completion"):
                         served[namespace, tier] += count
+                if one.back and not known and (one.read or not window.whole(reading.start)):
+                    window.add({(LOST, ""): 1}, now)  # it counted what nobody could read
+            one.read = True
         self._windows = {key: window for key, window in self._windows.items() if key in there}
         return served
 

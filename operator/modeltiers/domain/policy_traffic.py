@@ -140,6 +140,11 @@ class Window:
         """Whether this start of counting was read before."""
         return start in self._sources
 
+    def whole(self, start: str) -> bool:
+        """Whether all that was counted from this start is in the sums, or was."""
+        source = self._sources.get(start)
+        return source is not None and source.least is None
+
     def add(self, counts: Counts, now: float) -> None:
         """Add what was counted elsewhere."""
         self._expire(now)
