@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import shutil
 import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from e2e.bench.bare import apply_call, send
 from e2e.cluster import Cluster
 from e2e.cluster.audit import Request
 from e2e.operator_process import ROOT, USER, OperatorProcess, install
@@ -34,7 +34,7 @@ from modeltiers.domain import record as records
 from modeltiers.domain.record import inputs_of
 from modeltiers.domain.sizing import Plan
 from modeltiers.domain.surge import choose_rollout
-from modeltiers.kube.session import Connection, connect
+from modeltiers.kube.session import connect
 from modeltiers.render.modeltier import render_tier, resolve
 from modeltiers.render.owner import Owner
 
@@ -43,7 +43,6 @@ EXAMPLE = yaml.safe_load((ROOT / "examples/ladder/small.yaml").read_text())
 CHILDREN = ("deployments", "services", "serviceaccounts", "poddisruptionbudgets")
 APPLIED = (*CHILDREN, "modeltiers")
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
-WORKERS = 8  # as many as the operator's
 
 
 @dataclass(frozen=True)
@@ -58,34 +57,6 @@ def tier(name: str, namespace: str) -> dict[str, Any]:
     """One of the thousand."""
     spec = {**EXAMPLE["spec"], "replicas": 1}
     return {**EXAMPLE, "metadata": {"name": name, "namespace": namespace}, "spec": spec}
-
-
-async def send(connection: Connection, calls: Iterable[tuple[str, str, dict[str, Any], str]]) -> list[dict[str, Any]]:
-    """Make these calls with a few workers; the bare client: an aiohttp session and json, nothing else."""
-    waiting = list(calls)[::-1]
-    answers: list[dict[str, Any]] = []
-
-    async def work() -> None:
-        while waiting:
-            verb, path, body, content = waiting.pop()
-            data = json.dumps(body).encode()
-            headers = {"Content-Type": content}
-            async with connection.session.request(verb, connection.server + path, data=data, headers=headers) as answer:
-                answer.raise_for_status()
-                answers.append(await answer.json())
-
-    await asyncio.gather(*(work() for _ in range(WORKERS)))
-    return answers
-
-
-def apply_call(body: dict[str, Any], *, status: bool = False) -> tuple[str, str, dict[str, Any], str]:
-    """A server-side apply as a bare call."""
-    group = body["apiVersion"]
-    root = f"/apis/{group}" if "/" in group else f"/api/{group}"
-    plural = body["kind"].lower() + "s"
-    metadata = body["metadata"]
-    path = f"{root}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}{'/status' if status else ''}"
-    return "PATCH", f"{path}?fieldManager=bench&force=true", body, "application/apply-patch+yaml"
 
 
 def children(name: str, namespace: str) -> list[dict[str, Any]]:

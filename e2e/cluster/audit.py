@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,15 +35,32 @@ class Request:
 
 def requests(log: Path, user: str | None = None) -> list[Request]:
     """Return the answered requests of one user, or of all, oldest first."""
-    found = []
     with log.open() as lines:
-        for line in lines:
-            if not line.endswith("\n"):  # the last line may be half written
-                continue
-            event = json.loads(line)
-            if event["stage"] in ("ResponseComplete", "Panic") and user in (None, event["user"].get("username")):
-                found.append(_request(event))
-    return found
+        return list(_answered((line for line in lines if line.endswith("\n")), user))  # the last may be half written
+
+
+def _answered(lines: Iterable[str], user: str | None) -> Iterator[Request]:
+    for line in lines:
+        event = json.loads(line)
+        if event["stage"] in ("ResponseComplete", "Panic") and user in (None, event["user"].get("username")):
+            yield _request(event)
+
+
+class Follower:
+    """Reads the log as it grows: each answered request of a user once."""
+
+    def __init__(self, log: Path, user: str | None = None) -> None:
+        self.log = log
+        self.user = user
+        self._at = log.stat().st_size
+
+    def new(self) -> list[Request]:
+        """Return what was answered since the last call."""
+        with self.log.open("rb") as lines:
+            lines.seek(self._at)
+            whole = lines.read().rpartition(b"\n")[0]
+        self._at += len(whole) + bool(whole)
+        return list(_answered(whole.decode().splitlines(), self.user))
 
 
 def _request(event: dict[str, Any]) -> Request:
