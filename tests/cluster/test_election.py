@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,7 +17,11 @@ from typing import Any
 import pytest
 
 from e2e.cluster import Cluster
+from modeltiers.domain.election import Config
 from modeltiers.kube import access
+from modeltiers.kube.client import Api
+from modeltiers.kube.election import Election
+from modeltiers.kube.session import connect
 from tests.cluster.kit import until
 
 ROOT = Path(__file__).parents[2]
@@ -161,3 +166,24 @@ def test_an_outage_costs_leadership_and_no_process(cluster: Cluster, candidates:
         cluster.start("kube-apiserver")
     first.led_after(stopped)
     assert first.process.poll() is None
+
+
+async def test_who_lost_the_lead_by_the_clock_alone_waits_for_it(cluster: Cluster, namespace: str) -> None:
+    """When the loop is late, the time is up before any alarm has rung: waiting must let the loop go on all the same."""
+    late = 0.0
+    connection = await connect(cluster.kubeconfig)
+    config = Config(lease=20, renew_deadline=10, retry=1)
+    election = Election(Api(connection), namespace, "late", "a", config=config, clock=lambda: time.monotonic() + late)
+    stopping = asyncio.Event()
+    part = asyncio.create_task(election.run(stopping))
+    await asyncio.wait_for(election.wait_leading(), 10)
+    late = 60.0
+    assert not election.is_leading()
+    waiting = asyncio.create_task(election.wait_leading())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await asyncio.wait_for(waiting, 30)
+    assert election.is_leading()
+    stopping.set()
+    await part
+    await connection.close()

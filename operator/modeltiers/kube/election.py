@@ -68,7 +68,10 @@ class Election:
 
     async def wait_leading(self) -> None:
         """Return once this replica leads."""
-        await self._gained.wait()
+        while not self.is_leading():
+            # When the loop is late, the time is up before its alarm has rung: the event would still say that we lead.
+            self._announce()
+            await self._gained.wait()
 
     async def wait_lost(self) -> None:
         """Return once this replica does not lead (any more)."""
