@@ -184,7 +184,7 @@ def rest(bench: Bench, seconds: float = 60.0) -> tuple[Counter[str], float, floa
 
 def settle(bench: Bench, tiers: int) -> None:
     """Wait until every tier has its pod ready and the operator has said so."""
-    end = time.monotonic() + 900
+    end = time.monotonic() + 1800
     while time.monotonic() < end:
         said = '{range .items[*]}{.status.conditions[?(@.type=="Ready")].status}{"\\n"}{end}'
         ready = bench.cluster.kubectl("get", "mt", "-n", PLACE, "-o", f"jsonpath={said}").stdout.split().count("True")

@@ -100,6 +100,11 @@ def gateway(policy: str) -> str:
     return f"{policy}-gateway"
 
 
+def policy_route(policy: str) -> str:
+    """Name of the HTTPRoute that leads clients from outside to a policy."""
+    return f"{policy}-policy"
+
+
 def policy_url(policy: str, namespace: str) -> str:
     """Base URL that clients of a policy use inside the cluster."""
     return f"http://{policy_service(policy)}.{namespace}.svc/v1"

@@ -22,6 +22,7 @@ SETTINGS: dict[str, Any] = {
     "allowedImages": ["example.com/"],
     "router": {"image": "example.com/router:1", "entryReturnSeconds": ENTRY_RETURN},
     "facts": {"readSeconds": 2, "writeSeconds": 2},
+    "gateways": {"public": {"name": "edge", "namespace": "gateways"}},
     "externalHosts": [{"host": "localhost", "private": True}, {"host": "nowhere.invalid"}],
 }
 

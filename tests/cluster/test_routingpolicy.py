@@ -44,14 +44,14 @@ def condition(tiers: Tiers, kind: str, name: str = "support") -> dict[str, Any]:
     return {}
 
 
-def reasoned(tiers: Tiers, kind: str, status: str, reason: str, name: str = "support") -> str:
+def reasoned(tiers: Tiers, kind: str, status: str, reason: str, name: str = "support", timeout: float = 30) -> str:
     """Wait for a condition and return its message."""
 
     def holds() -> bool:
         item = condition(tiers, kind, name)
         return (item.get("status"), item.get("reason")) == (status, reason)
 
-    until(holds, lambda: json.dumps((tiers.get("routingpolicy", name) or {}).get("status"), indent=1), 30)
+    until(holds, lambda: json.dumps((tiers.get("routingpolicy", name) or {}).get("status"), indent=1), timeout)
     return str(condition(tiers, kind, name)["message"])
 
 

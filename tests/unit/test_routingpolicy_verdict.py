@@ -16,6 +16,7 @@ from modeltiers.api.routingpolicy import Access, RoutingPolicySpec
 from modeltiers.api.routingpolicy_status import RoutingPolicyStatus
 from modeltiers.domain import kstatus
 from modeltiers.domain.entry import Entry
+from modeltiers.domain.export import no_api
 from modeltiers.domain.facts import ApplyError
 from modeltiers.domain.policy_keys import Keys
 from modeltiers.domain.policy_reasons import ORDER, QUESTIONS, REASONS, reasons_page
@@ -382,6 +383,7 @@ ANY = st.builds(
     apply_error=st.none() | st.builds(ApplyError, st.just("ConfigMap"), st.just("n"), st.sampled_from([0, 403, 503])),
     routers=st.lists(ROUTERS, max_size=3).map(tuple),
     access=st.sampled_from([None, Access(), Access(mode="Keys"), Access(mode="Keys", keys=["batch"])]),
+    exported=st.none() | st.just(no_api()),
 )
 DOCUMENTED = {one.name for one in REASONS}
 
@@ -394,7 +396,7 @@ def test_over_any_life(life: list[PolicyFacts]) -> None:
         now = NOW + timedelta(minutes=step)
         verdict = judge(facts, previous, now)
         said = {item["type"]: item for item in verdict.conditions}
-        assert list(said) == list(ORDER)
+        assert list(said) == [kind for kind in ORDER if kind != "Exported" or facts.exported]
         assert {item["reason"] for item in said.values()} <= DOCUMENTED
         assert all(item["observedGeneration"] == facts.generation and item["message"] for item in said.values())
         ready, stalled, moving = (said[kind]["status"] for kind in ("Ready", "Stalled", "Reconciling"))
@@ -463,6 +465,14 @@ def test_where_requests_enter() -> None:
     assert judge(asked_again, [], NOW).wait == timedelta(seconds=1)
 
 
+def test_the_way_in_from_outside_is_told_and_changes_nothing_about_ready() -> None:
+    """Only of a policy that asks for it."""
+    assert "Exported" not in summary(judge(FACTS, [], NOW))
+    missing = judge(with_(exported=no_api()), [], NOW)
+    assert summary(missing)["Exported"] == "False/GatewayApiMissing"
+    assert (summary(missing)["Ready"], missing.wait) == ("True/Serving", timedelta(seconds=30))
+
+
 def test_the_page_is_what_the_code_says() -> None:
     """Run `modeltiers generate` when this fails."""
     assert PAGE.read_text(encoding="utf-8") == reasons_page()
@@ -483,6 +493,6 @@ def test_reasons_are_sound() -> None:
 def test_every_reason_is_said_in_the_code() -> None:
     """A reason that nothing says is a leftover."""
     folder = Path(__file__).parents[2] / "operator/modeltiers/domain"
-    files = ("policy_verdict.py", "policy_table.py", "policy_keys.py", "entry.py")
+    files = ("policy_verdict.py", "policy_table.py", "policy_keys.py", "entry.py", "export.py")
     code = "".join((folder / name).read_text(encoding="utf-8") for name in files)
     assert [name for name in DOCUMENTED if f'"{name}"' not in code] == []

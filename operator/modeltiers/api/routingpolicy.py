@@ -18,6 +18,10 @@ from modeltiers.api.routingpolicy_status import RoutingPolicyStatus
 
 TierName = Annotated[str, Field(min_length=1, max_length=50, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
 HeaderName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9-]*$")]
+HostName = Annotated[
+    str,
+    Field(max_length=253, pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"),
+]
 Word = Annotated[str, Field(min_length=1, max_length=64)]
 Pattern = Annotated[str, Field(min_length=1, max_length=256)]
 Permille = Annotated[int, Field(ge=0, le=1000)]
@@ -406,6 +410,15 @@ class Gateway(Model):
     )
 
 
+class Export(Model):
+    """How clients outside the cluster reach the policy: an HTTPRoute of Gateway API."""
+
+    gateway: Name
+    """One of the gateways that the administrator's settings name."""
+    hostnames: list[HostName] = Field(min_length=1, max_length=16, json_schema_extra=distinct())
+    """Host names that lead to this policy, `*.` for every name below a domain. No two policies share one."""
+
+
 def _on_the_ladder(where: str, path: str) -> Rule:
     """A rule over the spec: `where`, true when every name it sees is on the ladder; `path` is for the message."""
     return Rule(where, f"{path} names a tier that is not in spec.tiers: add it there, or name one of them")
@@ -459,6 +472,9 @@ class RoutingPolicySpec(Model):
         default=[], max_length=50, json_schema_extra=distinct()
     )
     """Hosts that media URLs in prompts may name; data URLs always may."""
+
+    export: Export | None = None
+    """Let clients outside the cluster reach the policy through a gateway."""
 
     __cel__: ClassVar[tuple[Rule, ...]] = (
         _on_the_ladder(

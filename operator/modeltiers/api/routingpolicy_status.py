@@ -26,7 +26,7 @@ class PolicyCondition(Model):
     """One observation, in the form of metav1.Condition."""
 
     type: str = Field(min_length=1, max_length=64, pattern=r"^[A-Z][A-Za-z]*$")
-    """What is observed: Accepted, Compiled, TiersReady, Live, KeysFound, Entry, Ready, Reconciling, Stalled,
+    """What is observed: Accepted, Compiled, TiersReady, Live, KeysFound, Entry, Exported, Ready, Reconciling, Stalled,
     Doubtful."""
     status: Literal["True", "False", "Unknown"]
     """True, False or Unknown."""

@@ -169,6 +169,17 @@ class ExternalHost(Model):
     nor a cloud's metadata; with `private` also at private ones."""
 
 
+class GatewayRef(Model):
+    """A Gateway of Gateway API that policies may be exported through."""
+
+    name: ObjectName
+    """Name of the Gateway."""
+    namespace: ObjectName | None = None
+    """Its namespace; the policy's own when left out."""
+    section_name: str | None = Field(default=None, min_length=1, max_length=253)
+    """One of its listeners; all of them when left out."""
+
+
 class Settings(Model):
     """Everything an administrator decides for the operator."""
 
@@ -194,5 +205,7 @@ class Settings(Model):
     """What no tier may exceed."""
     external_hosts: list[ExternalHost] = Field(default=[], max_length=256)
     """Hosts that external tiers may call; none when empty."""
+    gateways: dict[Name, GatewayRef] = Field(default={}, max_length=64)
+    """Gateways that policies may name in `spec.export.gateway`; none when empty."""
     workers: int = Field(default=8, ge=1, le=64)
     """Objects reconciled at once."""

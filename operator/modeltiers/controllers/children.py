@@ -62,6 +62,17 @@ class Children:
             self.store.drop_child(kind, live)
             log.info("deleted %s %s/%s: not wanted any more", kind, owner.namespace, name)
 
+    async def apply_unwatched(self, owner: Owner, desired: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Write a child of a kind that is not watched if it differs, and return it as it is then. Raises ApiFault."""
+        live = await self._whose(owner, desired)
+        cause = difference(desired, live)
+        if cause is None and live is not None:
+            return live
+        applied = await self._write(desired, live)
+        metrics.WRITES.labels(desired["kind"], "missing" if live is None else "differs").inc()
+        log.info("applied %s %s/%s: %s", desired["kind"], owner.namespace, desired["metadata"]["name"], cause)
+        return applied
+
     async def _write(self, desired: Mapping[str, Any], live: Mapping[str, Any] | None) -> Mapping[str, Any]:
         guard = {"resourceVersion": CREATE_ONLY} if live is None else {"uid": live["metadata"]["uid"]}
         return await self.api.apply({**desired, "metadata": {**desired["metadata"], **guard}})

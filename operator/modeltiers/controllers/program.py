@@ -27,6 +27,7 @@ from modeltiers.controllers.bridge import Bridge
 from modeltiers.controllers.children import Children
 from modeltiers.controllers.config import Process
 from modeltiers.controllers.egress import Egress
+from modeltiers.controllers.export import Exporter
 from modeltiers.controllers.external import ExternalProbe
 from modeltiers.controllers.gateway import Gateways
 from modeltiers.controllers.hopkey import HopKeys
@@ -98,6 +99,7 @@ class Operator:
             routers=self.routers,
             hop_keys=hop_keys,
             traffic=self.traffic,
+            exporter=Exporter(self.api, children, self.settings),
             ring_tier=self.queue.ring,
             ring_policy=self._ring_policy,
             now=lambda: datetime.now(UTC),

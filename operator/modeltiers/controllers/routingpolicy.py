@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from modeltiers import names
 from modeltiers.api.settings import Settings
+from modeltiers.controllers.export import Exporter
 from modeltiers.controllers.gateway import Gateways
 from modeltiers.controllers.hopkey import HopKeys
 from modeltiers.controllers.modeltier import apply_error, raise_for_retry
@@ -64,6 +65,7 @@ class PolicyReconciler:
     routers: Routers
     hop_keys: HopKeys
     traffic: Traffic
+    exporter: Exporter
     ring_tier: Callable[[Key], None]
     ring_policy: Callable[[Key], None]
     now: Callable[[], datetime]
@@ -88,6 +90,9 @@ class PolicyReconciler:
         facts = replace(self._facts(key, seen, routers, fault), entry=entry, gateway=gateway)
         if any(one.keys and not one.keys.signs for one in facts.routers):
             fault = fault or await self.hop_keys.renew(key[0])
+        owner = Owner(key[0], key[1], seen.body["metadata"]["uid"], POLICY)
+        exported = await self.exporter.serve(owner, seen, entered=entry is not None and not facts.apply_error)
+        facts = replace(facts, exported=exported)
         if fresh:
             await self._touch(key, seen, facts.routers)
         wait = await self._report(key, seen, facts)

@@ -16,6 +16,7 @@ TIERS_READY: Final = "TiersReady"
 LIVE: Final = "Live"
 ENTRY: Final = "Entry"
 KEYS_FOUND: Final = "KeysFound"
+EXPORTED: Final = "Exported"
 DOUBTFUL: Final = "Doubtful"
 
 ORDER: Final = (
@@ -25,6 +26,7 @@ ORDER: Final = (
     LIVE,
     KEYS_FOUND,
     ENTRY,
+    EXPORTED,
     conditions.READY,
     conditions.RECONCILING,
     conditions.STALLED,
@@ -170,6 +172,29 @@ REASONS: Final[tuple[Reason, ...]] = (
         "None of the policy's own routers is ready (also on Ready); meanwhile a tier takes the requests.",
         "Nothing to do while they start; else look at the pods of Deployment NAME-gateway.",
     ),
+    Reason("RouteAccepted", EXPORTED, "The gateway takes the policy's HTTPRoute."),
+    Reason(
+        "RouteNotSeen",
+        EXPORTED,
+        "The HTTPRoute is written, and no gateway has said anything of it yet.",
+        "Look whether there is such a Gateway, and a controller for it, if it stays.",
+    ),
+    Reason("RouteRefused", EXPORTED, "The gateway does not take the HTTPRoute.", "Do what its own words say."),
+    Reason(
+        "GatewayNotKnown",
+        EXPORTED,
+        "spec.export.gateway is not one of the administrator's `gateways`.",
+        "Name one of them, or have it added.",
+    ),
+    Reason(
+        "GatewayApiMissing",
+        EXPORTED,
+        "The cluster does not serve HTTPRoute; looked for again twice a minute.",
+        "Install Gateway API's CustomResourceDefinitions and a controller, or remove spec.export.",
+    ),
+    Reason("RouteNotWritten", EXPORTED, "The API server does not take the HTTPRoute.", "Do what the message says."),
+    Reason("NothingToExport", EXPORTED, "The policy has no Service yet.", "See the conditions Compiled and Entry."),
+    Reason("RouteLeftAlone", EXPORTED, "The spec is not accepted; the HTTPRoute stays as it was.", "Correct the spec."),
     Reason("Serving", conditions.READY, "The present table is live and the tiers answer."),
     Reason("NoTierReady", conditions.READY, "No tier on the ladder answers.", _TIER_WAY_OUT),
     Reason(
@@ -205,6 +230,7 @@ QUESTIONS: Final[Mapping[str, str]] = {
     LIVE: "Do all routers serve the present table?",
     KEYS_FOUND: "Do the routers have the client keys that the policy names, and the key that hops are signed with?",
     ENTRY: "Do requests enter at the first tier? `status.entry` says where they do, and since when.",
+    EXPORTED: "Is there a way in from outside the cluster? Only with `spec.export`; it changes nothing about Ready.",
     conditions.READY: "Does the present spec serve? The reasons of the conditions above, and these.",
     conditions.RECONCILING: "Is something being worked on?",
     conditions.STALLED: "Does something stand in the way?",

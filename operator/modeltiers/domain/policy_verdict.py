@@ -19,9 +19,10 @@ from modeltiers.domain import conditions
 from modeltiers.domain.conditions import Observation, Status
 from modeltiers.domain.engine_messages import quote
 from modeltiers.domain.entry import Entry
+from modeltiers.domain.export import Exported
 from modeltiers.domain.facts import ApplyError, FleetFacts
 from modeltiers.domain.policy_keys import Keys, observe_keys
-from modeltiers.domain.policy_reasons import COMPILED, DOUBTFUL, ENTRY, LIVE, ORDER, TIERS_READY
+from modeltiers.domain.policy_reasons import COMPILED, DOUBTFUL, ENTRY, EXPORTED, LIVE, ORDER, TIERS_READY
 from modeltiers.domain.policy_table import CompiledTable, Doubt, Fault
 
 ASK_AGAIN: Final = timedelta(seconds=1)
@@ -114,6 +115,8 @@ class PolicyFacts:
     """How the policy's own routers are; None where it wants none."""
     router_image: bool = True
     """Whether the settings name an image for routers."""
+    exported: Exported | None = None
+    """What became of its HTTPRoute; None where it asks for none."""
 
 
 def oldest(policies: Iterable[tuple[str, str]]) -> str | None:
@@ -171,7 +174,10 @@ def judge(facts: PolicyFacts, previous: Sequence[Mapping[str, Any]], now: dateti
     observed = [_accepted(facts), _compiled(facts), _tiers_ready(facts), _live(facts), _keys(facts)]
     outcome = _outcome(facts, observed)
     observed += [_entry(facts), *_summary(outcome), _doubtful(facts)]
-    waits = [wait for wait in (outcome.wait, facts.entry.wait if facts.entry else None) if wait is not None]
+    if facts.exported is not None:
+        observed.append(Observation(EXPORTED, facts.exported.status, facts.exported.reason, facts.exported.message))
+    timed = (outcome, facts.entry, facts.exported)
+    waits = [one.wait for one in timed if one is not None and one.wait is not None]
     return Verdict(conditions.merge(previous, observed, facts.generation, now, ORDER), min(waits, default=None))
 
 

@@ -1,0 +1,86 @@
+"""A policy's HTTPRoute on a real API server, with Gateway API's own schema: there, not there, and there later."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from e2e.cluster import crds
+from tests.cluster.kit import Tiers, until
+from tests.cluster.test_routingpolicy import apply, condition, reasoned
+
+CRD = "crd/httproutes.gateway.networking.k8s.io"
+EXPORT = {"gateway": "public", "hostnames": ["support.example.com"]}
+
+
+def serve(tiers: Tiers) -> None:
+    """Have the cluster serve HTTPRoutes, as an administrator would."""
+    tiers.cluster.kubectl("apply", "--server-side", "-f", str(crds.http_routes()))
+    tiers.cluster.kubectl("wait", "--for=condition=Established", CRD, "--timeout=30s")
+
+
+def answer(tiers: Tiers, **said: str) -> None:
+    """Say what a gateway's controller says of the route."""
+    route = tiers.get("httproute", "support-policy") or {}
+    generation = route["metadata"]["generation"]
+    told = [
+        {
+            "type": kind,
+            "status": status,
+            "reason": "Said",
+            "message": "in the words of a gateway",
+            "observedGeneration": generation,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+        for kind, status in said.items()
+    ]
+    parent = {"parentRef": route["spec"]["parentRefs"][0], "controllerName": "example.com/gateway", "conditions": told}
+    patch = json.dumps({"status": {"parents": [parent]}})
+    tiers.kubectl("patch", "httproute", "support-policy", "--subresource=status", "--type=merge", "-p", patch)
+
+
+def ring(tiers: Tiers, **changes: Any) -> None:
+    """Change the policy, so that it is looked at now."""
+    apply(tiers, export={**EXPORT, **changes})
+
+
+def test_a_policy_is_exported_once_gateway_api_is_there_and_withdrawn_again(tiers: Tiers) -> None:
+    tiers.cluster.kubectl("delete", CRD, "--ignore-not-found")
+    for name in ("small", "large"):
+        tiers.apply(name)
+        tiers.ready(name)
+    apply(tiers, export=EXPORT)
+    assert "install" in reasoned(tiers, "Exported", "False", "GatewayApiMissing")
+    serve(tiers)
+    ring(tiers, hostnames=["support.example.com", "help.example.com"])
+    reasoned(tiers, "Exported", "Unknown", "RouteNotSeen")
+    route = tiers.get("httproute", "support-policy")
+    assert route is not None
+    assert route["spec"]["hostnames"] == ["support.example.com", "help.example.com"]
+    assert route["spec"]["rules"][0]["backendRefs"][0]["name"] == "support-policy"
+    assert route["metadata"]["ownerReferences"][0]["kind"] == "RoutingPolicy"
+    answer(tiers, Accepted="True", ResolvedRefs="False")
+    reasoned(tiers, "Exported", "False", "RouteRefused", timeout=45)
+    version = (tiers.get("httproute", "support-policy") or {})["metadata"]["generation"]
+    answer(tiers, Accepted="True", ResolvedRefs="True")
+    reasoned(tiers, "Exported", "True", "RouteAccepted", timeout=45)
+    # Looked at several times meanwhile, and written once: what the server adds by itself is no difference.
+    assert (tiers.get("httproute", "support-policy") or {})["metadata"]["generation"] == version
+    ring(tiers, gateway="private")
+    assert "public" in reasoned(tiers, "Exported", "False", "GatewayNotKnown")
+    apply(tiers)
+    until(lambda: tiers.get("httproute", "support-policy") is None, "no route left")
+    until(lambda: not condition(tiers, "Exported"), "nothing said of a route")
+
+
+def test_a_route_that_is_somebody_elses_is_left_alone(tiers: Tiers) -> None:
+    serve(tiers)
+    tiers.apply("small")
+    tiers.apply("large")
+    theirs = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "support-policy"}}
+    tiers.create({**theirs, "spec": {"hostnames": ["theirs.example.com"]}})
+    apply(tiers, export=EXPORT)
+    assert "support-policy" in reasoned(tiers, "Exported", "False", "RouteNotWritten")
+    apply(tiers)
+    until(lambda: not condition(tiers, "Exported"), "nothing said of a route")
+    assert (tiers.get("httproute", "support-policy") or {})["spec"]["hostnames"] == ["theirs.example.com"]
