@@ -71,6 +71,15 @@ class Figures:
     cpu: float = 0.0
     """Processor seconds of one change."""
 
+    def told(self) -> str:
+        """In a line, for whoever watches."""
+        calls = ", ".join(f"{calls.total()} calls when {what}" for what, calls in self.calls.items())
+        return f"{calls}; a table written after {self.percentile(50):.0f} ms (p99 {self.percentile(99):.0f} ms)"
+
+    def percentile(self, place: int) -> float:
+        """Milliseconds from a change to its tables."""
+        return statistics.quantiles(self.latencies, n=100)[place - 1] * 1000
+
 
 @dataclass
 class Bench:
@@ -210,11 +219,12 @@ def run(few: int, many: int, tiers: int) -> None:
             print(f"  ready after {time.monotonic() - began:.0f} s; {few} policies", flush=True)
             bench.post(POLICIES, (policy(number) for number in range(few)))
             first = measure(bench, few, entry=2)
+            print(f"  {first.told()}", flush=True)
             print(f"  {many} policies", flush=True)
             bench.post(POLICIES, (policy(number) for number in range(few, many)))
             spread = span(bench.quiet())
             last = measure(bench, many, entry=4)
-            print("  a minute of rest", flush=True)
+            print(f"  {last.told()}; a minute of rest", flush=True)
             resting = rest(bench)
             memory = operator.rss_mib()
         print("  the operator anew", flush=True)
@@ -257,9 +267,9 @@ def report(
         print(f"    {', '.join(f'{n} x {call}' for call, n in last.calls[what].most_common())}")
     slow, fast = last.cpu * 1000, first.cpu * 1000
     print(f"{'processor time of a change, ms':34}{fast:>14.1f}{slow:>14.1f}{'<= 1.5 x':>10}")
-    for what, place in (("p50", 49), ("p99", 98)):
-        ms = [statistics.quantiles(one.latencies, n=100)[place] * 1000 for one in (first, last)]
-        print(f"{f'applied to tables written, ms {what}':34}{ms[0]:>14.0f}{ms[1]:>14.0f}{'<= 1000':>10}")
+    for place in (50, 99):
+        ms = [one.percentile(place) for one in (first, last)]
+        print(f"{f'applied to tables written, ms p{place}':34}{ms[0]:>14.0f}{ms[1]:>14.0f}{'<= 1000':>10}")
     calls, cpu, late = resting
     print(f"\n{f'{added} policies at once, s':34}{spread:>14.1f}")
     print(f"{'calls in a minute of rest':34}{calls.total():>14}{'':14}{'0':>10}")
