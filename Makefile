@@ -49,8 +49,9 @@ router-test: setup ## the router against real sockets
 cluster-test: setup tools ## tests on a real control plane
 	@$(BIN)/python -m pytest tests/cluster -q -m "not slow"
 
-bench: setup tools ## ratios: the operator against a bare client, the router against nginx and haproxy
+bench: setup tools ## ratios: the operator against a bare client and with 500 policies, the router against nginx and haproxy
 	@$(BIN)/python -m e2e.bench
+	@$(BIN)/python -m e2e.bench.policies
 	@$(BIN)/python -m e2e.bench.router
 
 e2e: setup tools ## the slow and real tests
