@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from modeltiers import names
-from modeltiers.controllers.routers import LARGEST, Routers
+from modeltiers.controllers.routers import LARGEST, LONGEST_REST, TRIES, Routers
 from modeltiers.domain.policy_verdict import RouterFacts
-from modeltiers.domain.views import PodView
+from modeltiers.domain.views import ConditionView, PodView
 from tests.unit.admin_port import Admin, admin_port, host
 
 FILE = names.table_key("support")
@@ -88,11 +89,31 @@ def test_what_cannot_be_asked_is_a_fact_and_is_asked_again() -> None:
             facts = routers.facts([pod, gone], "support")
             assert facts is not None
             assert [(one.reached, one.version) for one in facts] == [(body == bodies[-1], None), (False, None)]
-            now[0] += 1
+            now[0] += 60
         admin.body, admin.code = SERVES, 503
         await routers.read([pod])
         assert routers.facts([pod], "support") == (RouterFacts("small-1", reached=False),)
         assert admin.asked == len(bodies) + 1
+
+    _run(test)
+
+
+def test_who_never_answers_is_asked_less_and_less_until_its_pod_changes() -> None:
+    async def test(routers: Routers, admin: Admin, pod: PodView, now: list[float]) -> None:
+        admin.code = 503
+        for _ in range(600):
+            await routers.read([pod])
+            now[0] += 1
+        # Three at once, then after 10, 20, 40, 80 and 120 s.
+        assert admin.asked == TRIES + 4 + (600 - 3 - 10 - 20 - 40 - 80) // int(LONGEST_REST)
+        said = routers.last(pod)
+        assert said is not None
+        assert said.rests(pod, said.at + 1)
+        since = ConditionView("Ready", "True", since="2026-01-01T12:00:00Z")
+        asked, admin.code = admin.asked, 200
+        await routers.read([dataclasses.replace(pod, conditions=(since,))])
+        assert admin.asked == asked + 1
+        assert not routers.last(pod).rests(pod, now[0])  # type: ignore[union-attr]  # it was asked just now
 
     _run(test)
 

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
@@ -28,6 +29,10 @@ FRESH: Final = 0.5
 """Seconds for which an answer is good where nothing else is asked for."""
 KEPT: Final = 600.0
 """Seconds after which an answer is forgotten."""
+TRIES: Final = 3
+"""After so many failures in a row a router is asked less and less often."""
+LONGEST_REST: Final = 120.0
+"""Seconds between two tries at most."""
 AT_ONCE: Final = 32
 LARGEST: Final = 4 * 1024 * 1024
 
@@ -42,6 +47,18 @@ class Said:
     """Monotonic seconds at which it was asked."""
     status: Mapping[str, Any] | None
     """Its /status; None when it could not be asked."""
+    ready_since: datetime | None = None
+    """Since when its pod was ready."""
+    failed: int = 0
+    """How often in a row it could not be asked."""
+
+    def rests(self, pod: PodView, now: float) -> bool:
+        """Whether it is left alone for a while: it could not be asked again and again, and its pod is as it was.
+
+        A network that keeps us out of a thousand pods must not cost a thousand time-outs a round.
+        """
+        pause = min(10.0 * 2 ** (self.failed - TRIES), LONGEST_REST) if self.failed >= TRIES else 0.0
+        return now - self.at < pause and self.ready_since == pod.ready_since
 
 
 @dataclass(eq=False)
@@ -75,7 +92,7 @@ class Routers:
         now, any_asked = self.clock(), False
         for pod in pods:
             known = self._said.get(pod.uid)
-            if not can_be_asked(pod) or (known is not None and now - known.at <= age):
+            if not can_be_asked(pod) or (known is not None and (now - known.at <= age or known.rests(pod, now))):
                 continue
             any_asked = True
             waiting = self._then.get(pod.uid)
@@ -87,7 +104,7 @@ class Routers:
         return any_asked
 
     async def read(self, pods: Iterable[PodView], age: float = FRESH) -> None:
-        """Return when all of them have an answer no older than `age`, or could not be asked."""
+        """Return when all of them have an answer no older than `age`, or could not be asked, now or again and again."""
         loop = asyncio.get_running_loop()
         waiting: list[asyncio.Future[None]] = []
         for pod in pods:
@@ -110,7 +127,9 @@ class Routers:
             pod = await self._queue.get()
             asked = self.clock()
             status = await _status(session, pod.ip)
-            self._said[pod.uid] = Said(asked, status)
+            before = self._said.get(pod.uid)
+            failed = 0 if status is not None else 1 + (before.failed if before else 0)
+            self._said[pod.uid] = Said(asked, status, pod.ready_since, failed)
             metrics.READS.labels("failed" if status is None else "answered").inc()
             for then in self._then.pop(pod.uid, ()):
                 then()
