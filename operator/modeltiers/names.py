@@ -30,6 +30,8 @@ LABEL_POLICY: Final = f"{GROUP}/policy"
 ANNOTATION_RECORD: Final = f"{GROUP}/record"  # the resolved plan and pod template, with the hash of their inputs
 ANNOTATION_APPLIED: Final = f"{GROUP}/applied"  # the hash of the intent that was applied last
 
+ANNOTATION_ROLLOUT: Final = f"{GROUP}/rollout-token"  # on pod templates: the token of the spec, so that a new one rolls
+
 # On pods: changed so that the kubelet looks at the pod's volumes now, and not within a minute.
 ANNOTATION_TABLES: Final = f"{GROUP}/tables-touched"
 

@@ -186,3 +186,12 @@ def test_quantities_are_spelt_as_the_server_keeps_them(amount: int) -> None:
 
 def test_millis() -> None:
     assert [millis(4000), millis(2500)] == ["4", "2500m"]
+
+
+def test_a_new_rollout_token_alone_rolls_the_pods() -> None:
+    templates = [
+        record_of("t", base(**token), Settings()).template
+        for token in ({}, {"rolloutToken": "a"}, {"rolloutToken": "b"})
+    ]
+    assert templates[0] != templates[1] != templates[2]
+    assert templates[0]["spec"] == templates[1]["spec"] == templates[2]["spec"]

@@ -56,7 +56,9 @@ def render_template(name: str, spec: ModelTierSpec, plan: Plan, settings: Settin
     if spec.scheduling and spec.scheduling.runtime_class_name:
         pod["runtimeClassName"] = spec.scheduling.runtime_class_name
     labels = {**names.tier_labels(name), names.LABEL_REVISION: names.FIRST_REVISION, names.LABEL_COMPONENT: "engine"}
-    return {"metadata": {"labels": labels}, "spec": pod}
+    # Without it a new token would change nothing that a Deployment rolls for, when nothing is newer.
+    token = {"annotations": {names.ANNOTATION_ROLLOUT: spec.rollout_token}} if spec.rollout_token else {}
+    return {"metadata": {"labels": labels, **token}, "spec": pod}
 
 
 def image_of(spec: ModelTierSpec, settings: Settings) -> str:
