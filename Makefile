@@ -27,8 +27,8 @@ $(READY): requirements/dev.txt pyproject.toml
 tools: setup ## etcd, Kubernetes and kwok, built from pinned Go modules (minutes the first time)
 	@$(BIN)/python -m e2e.cluster build
 
-demo: setup ## a real control plane, the operator and a ladder of two tiers; KEEP=1 leaves it running, CONTEXT=name uses your cluster
-	@$(BIN)/python -m e2e.demo $(if $(KEEP),--keep) $(if $(CONTEXT),--context $(CONTEXT))
+demo: setup ## operator, tiers, a policy and answers on a real node; KEEP=1 leaves it running, CONTEXT=name uses your cluster, FAKE=1 needs no root
+	@$(BIN)/python -m e2e.demo $(if $(KEEP),--keep) $(if $(CONTEXT),--context $(CONTEXT)) $(if $(FAKE),--fake)
 
 test: check ## all checks and tests of a change; what CI runs
 
@@ -54,8 +54,8 @@ bench: setup tools ## ratios: the operator against a bare client and with 500 po
 	@$(BIN)/python -m e2e.bench.policies
 	@$(BIN)/python -m e2e.bench.router
 
-e2e: setup tools ## the slow and real tests
-	@$(BIN)/python -m pytest tests -q -m slow
+e2e: setup tools ## the slow and real tests: a real node with real vLLM where this machine can run one, with the numbers
+	@$(BIN)/python -m pytest tests -q -m slow -rfEsP
 
 router-e2e: setup ## the router on two real vLLM tiers, with OpenAI's SDKs and curl (the first run installs vLLM: minutes, 6 GB)
 	@$(BIN)/python -m pytest e2e/router e2e/sdk -q

@@ -39,8 +39,12 @@ def settings(engine_image: str, router_image: str) -> dict[str, Any]:
         "env": [{"name": "TORCHDYNAMO_DISABLE", "value": "1"}],
         "mounts": [{"name": "venv", "path": ENGINE_HOME, "claimName": "engine"}],
     }
-    # The entry goes back to a lower tier after half a minute otherwise, which is long to wait for in a demo.
-    return {"engineProfiles": {PROFILE: profile}, "router": {"image": router_image, "entryReturnSeconds": 5}}
+    return {
+        "engineProfiles": {PROFILE: profile},
+        # Half a minute and a minute otherwise, which is long to wait for in a demo.
+        "router": {"image": router_image, "entryReturnSeconds": 5},
+        "facts": {"readSeconds": 5, "writeSeconds": 10},
+    }
 
 
 def write_models(home: Path) -> Path:
