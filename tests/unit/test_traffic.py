@@ -60,8 +60,10 @@ class World:
         head = {"apiVersion": names.API_VERSION, "kind": "ModelTier", "metadata": metadata}
         self.store.put_tier({**head, "spec": spec, "status": {"sizing": {"gpusPerReplica": 2}}})
 
-    def pod(self, tier: str, *, ready: bool = True, gone: bool = False) -> None:
-        metadata = {"namespace": "ns", "name": f"{tier}-1", "uid": f"{tier}-1", "labels": {names.LABEL_TIER: tier}}
+    def pod(self, tier: str, *, ready: bool = True, gone: bool = False, gateway: bool = False) -> None:
+        labels = {names.LABEL_POLICY: "support"} if gateway else {names.LABEL_TIER: tier}
+        uid = f"{tier}-gateway" if gateway else f"{tier}-1"
+        metadata = {"namespace": "ns", "name": uid, "uid": uid, "labels": labels}
         body = {
             "metadata": metadata,
             "spec": {"nodeName": "n1"},
@@ -294,6 +296,21 @@ def test_a_tier_of_several_policies_is_shared_by_tokens_and_so_are_its_direct_ca
         assert said["large.tokens"] == "20000"
         assert said["large.allTokens"] == "40000"  # what the direct callers had before the first reading is not known
         assert said["large.gpuSeconds"] == "120.000"
+
+    _run(test)
+
+
+def test_what_a_gateway_decided_is_counted_there() -> None:
+    async def test(world: World) -> None:
+        world.pod("small", gone=True)
+        world.pod("small", gateway=True)
+        world.count("small", "a", 10, 80, 20)
+        await world.round()
+        facts = world.facts()
+        assert facts["traffic"]["requests"] == 100
+        said = {item["name"]: item["value"].split()[0] for item in facts["cost"]["inputs"]}
+        assert said["small.gpuSeconds"] == "0.000"  # a gateway holds no accelerator
+        assert said["large.gpuSeconds"] == "60.000"
 
     _run(test)
 
