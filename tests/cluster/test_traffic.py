@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,16 @@ class Ladder:
         self.routers: dict[str, Router] = {}
 
     def address(self) -> None:
-        """Give the pods their addresses, as a kubelet would."""
+        """Give the pods their addresses, and have them become ready with these, as a kubelet would."""
         for name, host in self.hosts.items():
-            pod = self.tiers.kubectl("get", "pods", "-l", f"{names.LABEL_TIER}={name}", "-o", "name").strip()
-            patch = {"status": {"podIP": host, "podIPs": [{"ip": host}]}}
-            self.tiers.kubectl("patch", pod, "--subresource=status", "--type=merge", "-p", json.dumps(patch))
+            pod = json.loads(self.tiers.kubectl("get", "pods", "-l", f"{names.LABEL_TIER}={name}", "-o", "json"))[
+                "items"
+            ][0]
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            conditions = [{**one, "lastTransitionTime": now} for one in pod["status"]["conditions"]]
+            patch = {"status": {"podIP": host, "podIPs": [{"ip": host}], "conditions": conditions}}
+            found = ("pod", pod["metadata"]["name"])
+            self.tiers.kubectl("patch", *found, "--subresource=status", "--type=merge", "-p", json.dumps(patch))
 
     def start(self, name: str) -> None:
         """Start the router of a tier: with the table that the operator wrote, only that tiers are where they are."""
