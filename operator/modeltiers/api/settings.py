@@ -90,7 +90,7 @@ class RouterDefaults(Model):
     """CPU request of one router."""
     memory: Quantity = "256Mi"
     """Memory request and limit of one router."""
-    gateway_cpu: Quantity = "1"
+    gateway_cpu: Quantity = "500m"
     """CPU request of one router of a gateway, of which `spec.gateway.cpuPercent` of its policy is a share."""
     egress_replicas: int = Field(default=2, ge=1, le=100)
     """Routers before each external API; they alone hold its key."""
