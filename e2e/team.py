@@ -41,13 +41,11 @@ def settings(engine_image: str, router_image: str) -> dict[str, Any]:
     }
     return {
         "engineProfiles": {PROFILE: profile},
-    return {
-        "engineProfiles": {PROFILE: profile},
         # Half a minute and a minute otherwise, which is long to wait for in a demo.
         "router": {"image": router_image, "entryReturnSeconds": 5, "gatewayCpu": "100m"},
         "facts": {"readSeconds": 5, "writeSeconds": 10},
         "externalHosts": [{"host": "*.svc", "private": True}],
-        "externalHosts": [{"host": "*.svc", "private": True}],
+    }
     }
 
 
