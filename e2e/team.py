@@ -46,7 +46,6 @@ def settings(engine_image: str, router_image: str) -> dict[str, Any]:
         "facts": {"readSeconds": 5, "writeSeconds": 10},
         "externalHosts": [{"host": "*.svc", "private": True}],
     }
-    }
 
 
 def write_models(home: Path) -> Path:
