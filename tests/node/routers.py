@@ -63,8 +63,12 @@ def routers(team: Team) -> Iterator[list[RouterOfPod]]:
 
 
 def wait_whole(team: Team) -> None:
-    """Wait until both tiers and the policy are ready, requests enter at the small one, and routers know each other."""
+    """Wait until both tiers and the policy are ready, requests enter at the small one, and routers know each other.
+
+    Pods of before are gone by then.
+    """
     team.wait_ready(*(f"modeltier/{name}" for name in TIERS), f"routingpolicy/{POLICY}")
+    wait_until(lambda: len(team.pods()) == len(TIERS), "pods that are ending to go", 60, poll=0.2)
     wait_until(lambda: team.entry() == TIERS[0], "requests to enter at the small tier", 60, poll=0.2)
     with routers(team) as found:
         assert {one.tier for one in found} == set(TIERS)
