@@ -28,6 +28,7 @@ from e2e.operator_pod import OperatorPod
 from e2e.operator_process import NAMESPACE, ROOT, OperatorProcess, install
 
 SETTINGS: dict[str, Any] = {"limits": {"unschedulableDeadlineSeconds": 60}}
+MEMORY_GIB = 6
 NOT_SHOWN = "the router, policies, and any answer of a model"
 
 
@@ -106,7 +107,7 @@ def _cluster(options: argparse.Namespace) -> Iterator[Cluster | ExternalCluster]
 
 def _node(state: Path) -> RealNode | None:
     """The real node, where this machine can run it and an engine; else say plainly what is missing."""
-    lacking = [*preflight.lacks(state), *environment.lacks()]
+    lacking = [*preflight.lacks(state), *environment.lacks(), *_no_memory()]
     if lacking:
         print(f"This machine cannot run a real node, so the tour leaves out: {NOT_SHOWN}. Why:")
         print("\n".join(f"- {sentence}" for sentence in lacking))
@@ -117,6 +118,13 @@ def _node(state: Path) -> RealNode | None:
         print("packages checked against their hashes. Ctrl-C ends it; `make demo FAKE=1` does without.", flush=True)
         environment.install()
     return RealNode(gpus=8, enforces_policies=True)
+
+
+def _no_memory() -> list[str]:
+    lines = Path("/proc/meminfo").read_text().splitlines() if sys.platform == "linux" else []
+    free = next((int(line.split()[1]) / 2**20 for line in lines if line.startswith("MemAvailable:")), 0.0)
+    said = f"{free:.1f} GiB of memory are free; two engines and the cluster take {MEMORY_GIB}: free some"
+    return [] if free >= MEMORY_GIB else [said]
 
 
 def _prepared(tour: Tour) -> None:
