@@ -72,9 +72,9 @@ def service(tier: str) -> str:
     return tier
 
 
-def pods_service(tier: str) -> str:
-    """Name of the headless Service over a tier's routers: how other routers reach each of them."""
-    return f"{tier}-pods"
+def pods_service(tier: str, revision: str = FIRST_REVISION) -> str:
+    """Name of the headless Service over the routers of a tier's revision: how other routers reach each of them."""
+    return f"{workload(tier, revision)}-pods"
 
 
 def table_config_map(tier: str) -> str:

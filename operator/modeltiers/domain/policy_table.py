@@ -42,9 +42,9 @@ _UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def address_of(tier: str, namespace: str, port: int = names.SERVING_PORT) -> str:
-    """Where routers reach the routers of a tier: a name that stands for all its pods."""
-    return f"{names.pods_service(tier)}.{namespace}.svc:{port}"
+def address_of(tier: str, namespace: str, port: int = names.SERVING_PORT, revision: str = names.FIRST_REVISION) -> str:
+    """Where routers reach the routers of a tier's revision: a name that stands for all its pods."""
+    return f"{names.pods_service(tier, revision)}.{namespace}.svc:{port}"
 
 
 def policy_behind(base_url: str, namespace: str) -> str | None:
@@ -71,6 +71,8 @@ class TierView:
     price: tuple[int, int] | None = None
     """Millionths of the currency for a million tokens of prompts and of answers; None where tokens have no price."""
     currency: str | None = None
+    candidate: tuple[str, int] | None = None
+    """The second revision, and its share of conversations in permille."""
 
     @classmethod
     def of(
@@ -279,6 +281,10 @@ def in_table(view: TierView, namespace: str) -> dict[str, Any]:
         "hop": True,
         "can": dict(view.can),
     }
+    if view.candidate is not None:
+        revision, share = view.candidate
+        address = address_of(view.name, namespace, revision=revision)
+        tier["candidate"] = {"revision": revision, "address": address, "hop": True, "sharePermille": share}
     if view.context_tokens is not None:
         tier["contextTokens"] = view.context_tokens
     if view.price is not None:

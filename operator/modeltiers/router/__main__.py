@@ -29,7 +29,7 @@ from modeltiers.router.requests import Bounds
 from modeltiers.router.router import LOGGED, Guards, Router
 from modeltiers.router.server import Server
 from modeltiers.router.spool import Spool
-from modeltiers.router.tables import Own, Tables
+from modeltiers.router.tables import FIRST, Own, Tables
 from modeltiers.router.workers import Workers
 
 _TIER: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
@@ -52,6 +52,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--external-key", type=absolute, help="a file with the key of that API")
     parser.add_argument("--external-private", action="store_true", help="that API may have a private address")
+    parser.add_argument("--revision", default=FIRST, help="which revision of that tier it is (%(default)s)")
     parser.add_argument("--keys", type=Path, help="a file with the hashes of API keys")
     parser.add_argument("--hop-key", type=Path, help="a file with the key of forwarded requests")
     parser.add_argument("--spool", type=Path, help="a folder for decision records; none are kept without it")
@@ -141,7 +142,7 @@ async def serve(options: argparse.Namespace) -> int:
         spool=Spool(options.spool, options.spool_bytes // count) if options.spool is not None else None,
     )
     behind: Own | None = options.local if options.external is None else called(options)
-    router = Router(Tables(options.table, behind), guards, loop, options.resolve_seconds)
+    router = Router(Tables(options.table, behind, options.revision), guards, loop, options.resolve_seconds)
     if behind is not None:
         name, what = behind
         router.engine = Egress(name, what, loop) if isinstance(what, External) else Engine(name, what, loop)

@@ -110,6 +110,7 @@ class Admin:
             "waiting": router.guards.gate.waiting(),
             "spool": None if router.guards.spool is None else router.guards.spool.figures(),
             "tiers": {tier.name: _pool_status(pool, now) for tier, pool in router.pools().items()},
+            "candidates": {tier.name: _pool_status(pool, now) for tier, pool in router.pools(second=True).items()},
         }
 
     def _engine_status(self, engine: Engine | Egress) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from modeltiers.router.outgoing import Accepted, render, wants_usage, with_usage
 from modeltiers.router.reading import Metered, Reading, Usage, message_in
 from modeltiers.router.replies import JSON, Refusal, error_event
 from modeltiers.router.server import Client
-from modeltiers.router.upstream import Address
+from modeltiers.router.upstream import Address, Pool
 
 if TYPE_CHECKING:
     from modeltiers.router.router import Router
@@ -77,7 +77,9 @@ class Exchange:
         "_reading",
         "_relayed",
         "_retried",
+        "_revision",
         "_router",
+        "_steady",
         "_stream",
         "_tier",
         "accepted",
@@ -96,6 +98,9 @@ class Exchange:
         self._calls = 0
         self._reading: Reading | None = None
         self._tier = ""
+        self._revision: str | None = None
+        self._steady = ""
+        """The tier whose candidate has failed, so that its first revision is asked."""
         self._failure: tuple[Failure, Head | None, bytes] | None = None
         self._kept: Kept | None = None
         self._parked: Waiting | None = None
@@ -150,7 +155,7 @@ class Exchange:
         """Wait for room on the first tier that is only full; raises Refusal when the line is full too."""
         router, now = self._router, self._router.loop.time()
         for name in self.accepted.choice.tiers:
-            if self.accepted.route.pool(name).saturated(now):
+            if self._pool(name).saturated(now):
                 parked = router.park(self, name)
                 if isinstance(parked, Refusal):
                     raise parked
@@ -194,11 +199,16 @@ class Exchange:
         most = self.accepted.route.policy.policy.escalation.max_calls
         return choice.cascade and self._index + 1 < choice.up and self._calls + 1 < most
 
+    def _pool(self, tier: str) -> Pool:
+        """Return the addresses of the tier's revision that the request gets."""
+        candidate = tier in self.accepted.choice.candidates and tier != self._steady
+        return self.accepted.route.pool(tier, candidate=candidate)
+
     def _try(self, avoid: Address | None = None, *, again: bool = False) -> bool:
         """Send the request to the tier at hand; `again` asks for an answer that was judged already."""
         accepted, router = self.accepted, self._router
         name = accepted.choice.tiers[self._index]
-        pool = accepted.route.pool(name)
+        pool = self._pool(name)
         tier = pool.tier
         changes = dict(accepted.changes)
         if self._own_usage:
@@ -213,6 +223,7 @@ class Exchange:
             return False
         self._drop()
         self._reading, self._tier = reading, name
+        self._revision = accepted.route.revision(name, pool)
         self._held, self.usage = b"", Usage()
         self._calls += 1
         return True
@@ -242,6 +253,9 @@ class Exchange:
             judging = reading.consumer
         usage, estimated = self._used(judging)
         self._router.metrics.attempts[reading.tier.name, reason if outcome == "Failed" and reason else outcome] += 1
+        revision = self.accepted.route.revision(reading.tier.name, reading.pool)
+        if revision is not None:
+            self._router.metrics.revisions[reading.tier.name, revision, outcome] += 1
         seconds = time.monotonic() - reading.started
         self._router.metrics.upstream[self._labels(reading)].observe(seconds)
         self.attempts.append(
@@ -255,6 +269,7 @@ class Exchange:
                 estimated=estimated,
                 evidence=judging.evidence if judging is not None else None,
                 verdict=judging.verdict if judging is not None else None,
+                revision=revision,
             )
         )
 
@@ -353,12 +368,26 @@ class Exchange:
             if self._router.retry(reading.tier, policy.fallback.retry_share_permille) and self._try(address):
                 self._calls -= 1  # nothing was called: no connection came about
                 return True
+        if self._to_first(reading):
+            return True
         if self._kept is not None:
             return self._up()
         before, self.decision = self.decision, "Fallback"
         if self._next():
             return True
         self.decision = before
+        return False
+
+    def _to_first(self, reading: Reading) -> bool:
+        """Whether the tier's first revision is asked in the place of its candidate, which has failed."""
+        name = reading.tier.name
+        if self.accepted.hops or name not in self.accepted.choice.candidates or name == self._steady:
+            return False
+        before, self._steady = self._steady, name
+        if self._pool(name) is not reading.pool and self._try():
+            self.decision = "Fallback"
+            return True
+        self._steady = before
         return False
 
     def _unanswered(self) -> Refusal:
@@ -410,6 +439,7 @@ class Exchange:
         if kept is None:
             return False
         self._index, self.decision, self.reason = kept.index, "Kept", kept.verdict.reason
+        self._revision = self.attempts[kept.attempt].revision
         self._tier = self.accepted.choice.tiers[kept.index]
         if kept.judging.complete:
             kept.judging.give()
@@ -466,7 +496,8 @@ class Exchange:
         if error:
             return named, record, request
         decision = b"x-modeltiers-decision", self.decision.encode()
-        return named, decision, (b"x-modeltiers-reason", self.reason.encode()), record, request
+        found = (named, decision, (b"x-modeltiers-reason", self.reason.encode()), record, request)
+        return found if self._revision is None else (*found, (b"x-modeltiers-revision", self._revision.encode()))
 
     def _refuse(self, refusal: Refusal, outcome: Outcome) -> None:
         """Tell the client why there is no answer."""

@@ -55,6 +55,8 @@ class Metrics(Collector):
         """By policy, tier, outcome and reason."""
         self.attempts: defaultdict[tuple[str, str], int] = defaultdict(int)
         """By tier and outcome: Answered, or what failed."""
+        self.revisions: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        """By tier, revision and outcome, for tiers that have two revisions."""
         self.decisions: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         """By policy, decision and reason: of the choice, or of the judgement."""
         self.tokens: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
@@ -103,6 +105,8 @@ class Metrics(Collector):
         """Yield every family."""
         yield _counter("requests", "Requests answered.", ("policy", "tier", "outcome", "reason"), self.requests)
         yield _counter("attempts", "Attempts on tiers.", ("tier", "outcome"), self.attempts)
+        labels = ("tier", "revision", "outcome")
+        yield _counter("revision_attempts", "Attempts on tiers that have two revisions.", labels, self.revisions)
         labels = ("policy", "decision", "reason")
         yield _counter("decisions", "Answers by how they came to be given.", labels, self.decisions)
         used = ("policy", "tier", "kind", "use")

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from modeltiers.domain.routing import revisions
 from modeltiers.domain.routing.ask import BadRequest, Endpoint, media_urls, read_request
 from modeltiers.domain.routing.ask import Request as Fields
 from modeltiers.domain.routing.choose import Choice, CompiledPolicy, choose
@@ -339,10 +340,11 @@ class Router:
         self._retries[tier.name] = saved - 1
         return True
 
-    def pools(self) -> dict[Tier, Pool]:
-        """Return the tiers that the tables in force name."""
+    def pools(self, *, second: bool = False) -> dict[Tier, Pool]:
+        """Return the tiers that the tables in force name, as their first revision or their second."""
         named = {tier for loaded in self.tables.loaded.values() for tier in loaded.table.tiers}
-        return {tier: self.pool(tier) for tier in named}
+        found = map(revisions.second if second else revisions.first, named)
+        return {tier: self.pool(tier) for tier in found if tier is not None}
 
     def at_engine(self) -> int:
         """Return how many requests the engine beside this router holds, whatever policy sent them."""
@@ -373,7 +375,7 @@ class Router:
             self.guards.log.say(f"table_{outcome.lower()}", table=table, error=self.tables.errors.get(table))
         if not said:
             return
-        named = self.pools()
+        named = self.pools() | self.pools(second=True)
         self.routes = {
             model: Route(policy, accept, loaded.version, self.pool, self.routes.get(model))
             for loaded in self.tables.loaded.values()
@@ -433,7 +435,7 @@ class Router:
 
     def _let_go(self) -> None:
         """Close the tiers that no request can come to any more."""
-        held = {pool for exchange in self.exchanges for pool in exchange.accepted.route.pools}
+        held = {pool for exchange in self.exchanges for pool in exchange.accepted.route.all_pools}
         for pool in self._retired - held:
             self._retired.discard(pool)
             pool.close()
@@ -468,7 +470,8 @@ def _request_id(said: bytes | None) -> str:
 def _here(route: Route) -> Choice:
     """Return the choice for a request that another router has judged: the engine beside this one, unjudged."""
     assert route.local is not None
-    return Choice((route.local,), "Hop")
+    own = route.policy.ladder[route.policy.place(route.local)].candidate
+    return Choice((route.local,), "Hop", candidates=(route.local,) if own is not None and own.local else ())
 
 
 def _unknown(model: str | None) -> Refusal:

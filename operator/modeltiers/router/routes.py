@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from modeltiers.domain.routing import hold
+from modeltiers.domain.routing import hold, revisions
 from modeltiers.domain.routing.accept import CompiledAccept
 from modeltiers.domain.routing.ask import Ask
 from modeltiers.domain.routing.choose import Choice, CompiledPolicy, Load
@@ -42,7 +42,19 @@ class Counts:
 class Route:
     """A policy in force."""
 
-    __slots__ = ("_sessions", "_ttl", "accept", "counts", "escalated", "held", "local", "policy", "pools", "table")
+    __slots__ = (
+        "_sessions",
+        "_ttl",
+        "accept",
+        "counts",
+        "escalated",
+        "held",
+        "local",
+        "policy",
+        "pools",
+        "seconds",
+        "table",
+    )
 
     def __init__(
         self,
@@ -53,8 +65,11 @@ class Route:
         old: Route | None,
     ) -> None:
         self.policy, self.accept, self.table = policy, accept, table
-        self.pools = tuple(pool(tier) for tier in policy.ladder)
-        self.local = next((tier.name for tier in policy.ladder if tier.local), None)
+        self.pools = tuple(pool(revisions.first(tier)) for tier in policy.ladder)
+        seconds = tuple(pool(one) if (one := revisions.second(tier)) else None for tier in policy.ladder)
+        self.seconds = seconds if any(seconds) else ()
+        """The addresses of the tiers' candidates; empty where no tier has one."""
+        self.local = next((tier.name for tier in policy.ladder if revisions.is_beside(tier)), None)
         session = policy.policy.session
         self._ttl = session.ttl_seconds if session is not None else 0
         self._sessions: OrderedDict[str, tuple[str, float]] = OrderedDict()
@@ -68,13 +83,30 @@ class Route:
             if old.policy.policy.score == policy.policy.score:
                 self.held = old.held
 
-    def pool(self, tier: str) -> Pool:
-        """Return the addresses of a tier of the ladder."""
-        return self.pools[self.policy.place(tier)]
+    @property
+    def all_pools(self) -> tuple[Pool, ...]:
+        """The addresses of all tiers and their candidates."""
+        return (*self.pools, *(pool for pool in self.seconds if pool is not None))
+
+    def pool(self, tier: str, *, candidate: bool = False) -> Pool:
+        """Return the addresses of a tier of the ladder; of its candidate, if it has one and that is asked for."""
+        place = self.policy.place(tier)
+        second = self.seconds[place] if candidate and self.seconds else None
+        return second or self.pools[place]
+
+    def revision(self, tier: str, pool: Pool) -> str | None:
+        """Return which revision of a tier has these addresses, where it has two."""
+        place = self.policy.place(tier)
+        return revisions.revision_of(
+            self.policy.ladder[place], candidate=bool(self.seconds) and pool is self.seconds[place]
+        )
 
     def load(self, ask: Ask, now: float) -> Load:
         """Return what of the world the choice depends on."""
         usable = tuple([pool.usable(now) for pool in self.pools])
+        candidates: tuple[revisions.State, ...] = ()
+        if self.seconds:
+            candidates, usable = self._candidates(usable, now)
         ready = usable
         saturated: tuple[bool, ...] = ()
         if not all(usable):
@@ -87,7 +119,17 @@ class Route:
             sticky=self._sticky(ask.session, now) if ask.session is not None else None,
             escalated_share_permille=self.escalated.weighed if self.escalated.permille else 0.0,
             saturated=saturated,
+            candidates=candidates,
         )
+
+    def _candidates(self, first: tuple[bool, ...], now: float) -> tuple[tuple[revisions.State, ...], tuple[bool, ...]]:
+        """Return how the candidates are, and which tiers take requests by either revision."""
+        second = [pool is not None and pool.usable(now) for pool in self.seconds]
+        states: list[revisions.State] = [
+            "" if pool is None else ("Ready" if one else "Alone") if other else "NotReady"
+            for pool, one, other in zip(self.seconds, first, second, strict=True)
+        ]
+        return tuple(states), tuple(map(max, first, second))
 
     def chose(self, choice: Choice) -> None:
         """Learn what was chosen."""

@@ -12,12 +12,14 @@ from typing import Any, Final
 import msgspec
 from msgspec import structs
 
+from modeltiers.domain.routing import revisions
 from modeltiers.domain.routing.accept import CompiledAccept, compile_accept
 from modeltiers.domain.routing.choose import CompiledPolicy
 from modeltiers.domain.routing.table import External, Fault, InvalidTable, Table, Tier, read_table
 from modeltiers.router.addresses import base_fault
 
 TABLE_BYTES: Final = 1_048_576
+FIRST: Final = "r1"
 Own = tuple[str, str | External]
 """The tier that is behind one router alone: its name, and the address of its engine or the API that it is."""
 
@@ -27,9 +29,9 @@ class Loaded:
 
     __slots__ = ("policies", "table", "version")
 
-    def __init__(self, table: Table, content: bytes, own: Own | None = None) -> None:
+    def __init__(self, table: Table, content: bytes, own: Own | None = None, revision: str = FIRST) -> None:
         if own is not None:
-            table = beside(table, *own)
+            table = beside(table, *own, revision)
         self.table = table
         self.version = table.version or hashlib.sha256(content).hexdigest()[:12]
         self.policies = _compiled(table)
@@ -38,9 +40,9 @@ class Loaded:
 class Tables:
     """Every table file, by name."""
 
-    def __init__(self, path: Path, own: Own | None = None) -> None:
-        """`own` is the tier whose engine stands beside this router, or whose API it alone calls."""
-        self._path, self._own = path, own
+    def __init__(self, path: Path, own: Own | None = None, revision: str = FIRST) -> None:
+        """`own` is the tier whose engine, of this revision, stands beside this router, or whose API it alone calls."""
+        self._path, self._own, self._revision = path, own, revision
         self._folder = path.is_dir()
         self._stamps: dict[str, tuple[int, int, int] | None] = {}
         self.loaded: dict[str, Loaded] = {}
@@ -72,7 +74,7 @@ class Tables:
     def _read(self, name: str, path: Path) -> str:
         try:
             content = path.read_bytes()
-            loaded = Loaded(read_table(_decode(content)), content, self._own)
+            loaded = Loaded(read_table(_decode(content)), content, self._own, self._revision)
             self._unique(name, loaded)
         except (OSError, InvalidTable) as error:
             self.errors[name] = str(error)
@@ -88,22 +90,24 @@ class Tables:
                 raise InvalidTable([Fault("$.policies", f"model {model!r} is routed by {other} already; name another")])
 
 
-def beside(table: Table, name: str, behind: str | External) -> Table:
+def beside(table: Table, name: str, behind: str | External, revision: str = FIRST) -> Table:
     """Return a table as the router of one tier reads it: that tier is the engine or API behind it, without a hop.
 
     So one table serves the routers of all its tiers.
     """
     tiers = tuple(
-        _behind(tier, behind) if tier.name == name and tier.external is None else structs.replace(tier, local=False)
+        _behind(tier, behind, revision)
+        if tier.name == name and tier.external is None
+        else structs.replace(tier, local=False)
         for tier in table.tiers
     )
     return structs.replace(table, tiers=tiers)
 
 
-def _behind(tier: Tier, behind: str | External) -> Tier:
+def _behind(tier: Tier, behind: str | External, revision: str) -> Tier:
     if isinstance(behind, External):
         return structs.replace(tier, address=None, external=behind, local=True, hop=False)
-    return structs.replace(tier, address=behind, local=True, hop=False)
+    return revisions.beside(tier, behind, revision)
 
 
 _NEVER: Final = (-1, -1, -1)

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from modeltiers.domain.routing import revisions
 from modeltiers.domain.routing.ask import Ask
 from modeltiers.domain.routing.rules import WHAT, CompiledPolicy, abilities, compile_policy, needs
 from modeltiers.domain.routing.see import DRAWS
@@ -95,6 +96,8 @@ class Load(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     escalated_share_permille: float = 0.0
     saturated: tuple[bool, ...] = ()
     """All its addresses have as many requests in flight as they may."""
+    candidates: tuple[revisions.State, ...] = ()
+    """Whether its candidate takes requests; left out where no tier has one."""
 
 
 class Choice(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
@@ -117,6 +120,8 @@ class Choice(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """Tiers of the ladder that are not tried."""
     refused: str | None = None
     status: int = 200
+    candidates: tuple[str, ...] = ()
+    """Those of `tiers` whose second revision gets the request."""
 
 
 class Verdict(Struct, gc=False):
@@ -183,6 +188,15 @@ def choose(policy: CompiledPolicy, ask: Ask, load: Load) -> Choice:
         floor=floor,
         score=ask.score,
         skipped=skipped,
+        candidates=_candidates(policy, order, ask, load) if load.candidates else (),
+    )
+
+
+def _candidates(policy: CompiledPolicy, order: list[int], ask: Ask, load: Load) -> tuple[str, ...]:
+    states = [*zip(policy.ladder, load.candidates, strict=False)]
+    among = [one for one in order if one < len(states)]
+    return tuple(
+        [policy.names[one] for one in among if revisions.chosen(states[one][0], one, ask.draw, states[one][1])]
     )
 
 

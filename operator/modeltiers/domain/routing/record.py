@@ -17,6 +17,7 @@ from modeltiers.domain.routing import features
 from modeltiers.domain.routing.accept import Evidence, Verdict
 from modeltiers.domain.routing.ask import Ask
 from modeltiers.domain.routing.choose import Choice, Load, choose
+from modeltiers.domain.routing.revisions import is_beside
 from modeltiers.domain.routing.rules import CompiledPolicy, compile_policy
 from modeltiers.domain.routing.table import Accept, InvalidTable, Policy, Table, Tier
 
@@ -55,6 +56,8 @@ class Attempt(Struct, frozen=True, rename="camel", omit_defaults=True):
     evidence: Evidence | None = None
     """What `accept` saw of the answer; None when the answer was not judged."""
     verdict: Verdict | None = None
+    revision: str | None = None
+    """Which revision of the tier, where it has two."""
 
 
 class Cost(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
@@ -178,9 +181,10 @@ def decide(policy: CompiledPolicy, record: DecisionRecord) -> Choice:
     """
     if record.choice.reason != "Hop":
         return choose(policy, record.ask, record.load)
-    near = [tier.name for tier in policy.ladder if tier.local] or list(policy.names)
+    near = [tier.name for tier in policy.ladder if is_beside(tier)] or list(policy.names)
     said = record.choice.tiers[:1]
-    return Choice(said if said and said[0] in near else (near[0],), "Hop")
+    chosen = said if said and said[0] in near else (near[0],)
+    return Choice(chosen, "Hop", candidates=tuple(one for one in record.choice.candidates if one in chosen))
 
 
 def verify_line(line: bytes, table: Table, version: str, judge: Judge | None = None) -> list[str]:

@@ -101,6 +101,21 @@ class External(Part, frozen=True, kw_only=True):
     ] = ()
 
 
+class Candidate(Part, frozen=True, kw_only=True):
+    """A second revision of a tier, beside the first and on addresses of its own, for a share of conversations."""
+
+    revision: Annotated[Name, Meta(description="Names it in records, metrics and x-modeltiers-revision.")]
+    beside: Annotated[Name, Meta(description="Names the revision at the tier's own address.")] = "r1"
+    address: Annotated[Address, Meta(description="host:port, as the tier's own.")]
+    share_permille: Annotated[
+        Permille, Meta(description="How many of a thousand conversations it gets, by their draw, while it is ready.")
+    ]
+    hop: Annotated[bool, Meta(description="Its addresses are routers with this table, as the tier's.")] = False
+    local: Annotated[bool, Meta(description="It, and not the first revision, is the engine beside this router.")] = (
+        False
+    )
+
+
 class Tier(Part, frozen=True, kw_only=True):
     """A rung of the ladder: one model behind one name, on one or many addresses."""
 
@@ -109,6 +124,7 @@ class Tier(Part, frozen=True, kw_only=True):
         Address | None, Meta(description="host:port; a name may stand for many addresses and is resolved again.")
     ] = None
     external: External | None = None
+    candidate: Candidate | None = None
     model: Annotated[Model | None, Meta(description="The name it serves under; the client's when left out.")] = None
     local: Annotated[bool, Meta(description="The engine beside this router; at most one tier.")] = False
     hop: Annotated[bool, Meta(description="Its addresses are routers with this table: hops are signed.")] = False
@@ -472,6 +488,12 @@ def _tier_faults(path: str, tier: Tier) -> list[Fault]:
         found.append(Fault(path, "give either address or external, one of them"))
     if tier.address and not 0 < int(tier.address.rpartition(":")[2]) < 65_536:
         found.append(Fault(f"{path}.address", "the port lies between 1 and 65535"))
+    if tier.candidate and tier.external:
+        found.append(Fault(f"{path}.candidate", "an external tier has no revisions; drop it"))
+    if tier.candidate and tier.candidate.revision == tier.candidate.beside:
+        found.append(Fault(f"{path}.candidate.revision", "both revisions have one name; give each its own"))
+    if tier.candidate and not 0 < int(tier.candidate.address.rpartition(":")[2]) < 65_536:
+        found.append(Fault(f"{path}.candidate.address", "the port lies between 1 and 65535"))
     if tier.external and (tier.local or tier.hop):
         found.append(Fault(path, "an external tier is neither local nor hop; drop them"))
     return found
