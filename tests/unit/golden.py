@@ -16,12 +16,13 @@ from modeltiers.domain import asks, catalogue
 from modeltiers.domain.hosts import allowed, endpoint_of
 from modeltiers.domain.policy_table import CompiledTable, TierView, compile_table
 from modeltiers.domain.record import Record, inputs_of
+from modeltiers.domain.revisions import revisions_of
 from modeltiers.domain.scaling import expected
 from modeltiers.domain.sizing import Plan
 from modeltiers.domain.surge import choose_rollout
 from modeltiers.render.egress import render_egress
 from modeltiers.render.gateway import render_gateway, selector
-from modeltiers.render.modeltier import render_tier, resolve
+from modeltiers.render.modeltier import render_candidate, render_tier, resolve
 from modeltiers.render.network import admitted
 from modeltiers.render.owner import Owner
 from modeltiers.render.routingpolicy import render_entry
@@ -41,13 +42,15 @@ def examples() -> Iterator[tuple[Path, dict[str, Any]]]:
                 yield path, document
 
 
-def record_of(name: str, spec: ModelTierSpec, settings: Settings = SETTINGS) -> Record:
+def record_of(
+    name: str, spec: ModelTierSpec, settings: Settings = SETTINGS, revision: str = names.FIRST_REVISION
+) -> Record:
     """Plan and resolve a tier as a cluster without visible nodes would."""
     plan = asks.size(spec, CATALOGUE, None, settings)
     assert isinstance(plan, Plan), plan.message
     inputs = inputs_of(spec)
     rollout = choose_rollout(None, plan.gpus, expected(spec, None), single_writer=False)
-    return resolve(name, spec, plan, asks.sizing_status(plan, inputs, None), rollout, settings)
+    return resolve(name, spec, plan, asks.sizing_status(plan, inputs, None), rollout, settings, revision)
 
 
 def children_of(document: dict[str, Any], settings: Settings = SETTINGS) -> list[dict[str, Any]]:
@@ -63,7 +66,11 @@ def children_of(document: dict[str, Any], settings: Settings = SETTINGS) -> list
         host = allowed(endpoint.host, settings.external_hosts) if endpoint else None
         assert endpoint is not None and host is not None, "the settings allow what the examples call"
         return render_egress(owner, spec.external, endpoint, host, settings, {}, who)
-    return render_tier(owner, expected(spec, None), record_of(name, spec, settings), {}, who)
+    made = render_tier(owner, expected(spec, None), record_of(name, spec, settings), {}, who)
+    for one in revisions_of(spec)[1:]:
+        record = record_of(name, one.spec, settings, one.name)
+        made += render_candidate(owner, one.spec.replicas, record, one.name)
+    return made
 
 
 def _gateway_of(document: dict[str, Any], settings: Settings) -> list[dict[str, Any]]:

@@ -58,6 +58,7 @@ def test_the_pod_templates_of_this_release() -> None:
         "reasoner",
         "house-model",
         "elastic",
+        "trial",
         "frontier",
         "shared-large",
         "drafts",

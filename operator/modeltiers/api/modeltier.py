@@ -441,6 +441,22 @@ class Capabilities(Model):
     """Answers /v1/embeddings. Left out: no."""
 
 
+class Candidate(Model):
+    """A second revision of the tier, beside the first: another model under the same name, for a share of requests."""
+
+    model: ModelSource
+    """The model that it serves; everything else is as in the tier."""
+    replicas: int = Field(default=1, ge=1, le=1000)
+    """Its pods, beside those of the tier."""
+    weight_permille: int = Field(ge=0, le=1000)
+    """How many of a thousand conversations it gets while it is ready, whatever the number of pods. 0: it runs and gets
+    none."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.model.servedName)", "a candidate is served under the tier's name: remove servedName"),
+    )
+
+
 class ModelTierSpec(Model):
     """What you want: exactly one of `model` (served here) and `external` (served elsewhere)."""
 
@@ -460,6 +476,8 @@ class ModelTierSpec(Model):
     autoscaling: Autoscaling | None = None
     """Bounds and target of the operator's own autoscaler. Left out: `replicas` rules, which HPA, KEDA and
     `kubectl scale` write through the scale subresource."""
+    candidate: Candidate | None = None
+    """A second revision beside the first, to be tried on a share of requests."""
     serving: Serving | None = None
     """The engine that serves the model."""
     scheduling: Scheduling | None = None
@@ -489,6 +507,7 @@ class ModelTierSpec(Model):
             " (its price goes to external.price)",
         ),
         Rule("!has(self.external) || self.replicas == 1", "an external tier has no replicas: remove the field"),
+        Rule("!has(self.external) || !has(self.candidate)", "an external tier has no revisions: remove candidate"),
         Rule("!has(self.external) || !has(self.autoscaling)", "an external tier has no pods: remove autoscaling"),
         Rule(
             "has(self.model) == has(oldSelf.model)",

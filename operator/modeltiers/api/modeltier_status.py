@@ -23,8 +23,8 @@ class Condition(Model):
     """One observation, in the form of metav1.Condition."""
 
     type: str = Field(min_length=1, max_length=64, pattern=r"^[A-Z][A-Za-z]*$")
-    """What is observed: Accepted, Sized, Reconciling, Ready, Stalled, UpdateAvailable, ScalingActive, CredentialsFound,
-    EndpointReachable, ModelListed."""
+    """What is observed: Accepted, Sized, Reconciling, Ready, Stalled, UpdateAvailable, ScalingActive, CandidateReady,
+    CredentialsFound, EndpointReachable, ModelListed."""
     status: Literal["True", "False", "Unknown"]
     """True, False or Unknown."""
     reason: str = Field(min_length=1, max_length=64, pattern=r"^[A-Z][A-Za-z0-9]*$")
@@ -119,6 +119,12 @@ class RevisionStatus(Model):
     """Pods that answer."""
     rollout: str = Field(max_length=256)
     """How a change is rolled out, and why so."""
+    model: str | None = Field(default=None, max_length=512)
+    """The model of a candidate."""
+    max_model_len: int | None = Field(default=None, ge=1, le=10**9)
+    """Longest prompt plus answer that a candidate serves, in tokens."""
+    weight_permille: int | None = Field(default=None, ge=0, le=1000)
+    """Share of conversations that a candidate gets while it is ready."""
 
 
 class AutoscalingStatus(Model):

@@ -54,9 +54,13 @@ class Children:
     async def prune(self, key: OwnerKey, owner: Owner, wanted: Iterable[Mapping[str, Any]]) -> None:
         """Delete what this owner has of old and does not want any more. Raises ApiFault."""
         kept = {(desired["kind"], desired["metadata"]["name"]) for desired in wanted}
-        for kind, name in self.store.children_of(key):
+        await self.delete(key, owner, (one for one in self.store.children_of(key) if one not in kept))
+
+    async def delete(self, key: OwnerKey, owner: Owner, old: Iterable[tuple[str, str]]) -> None:
+        """Delete these children, kinds and names, where this owner has them. Raises ApiFault."""
+        for kind, name in tuple(old):
             live = self.store.child(key, kind, name)
-            if (kind, name) in kept or live is None or not owned(live, owner.uid):
+            if live is None or not owned(live, owner.uid):
                 continue
             await self.api.delete(Ref(KINDS[kind], owner.namespace, name), uid=live["metadata"]["uid"])
             self.store.drop_child(kind, live)

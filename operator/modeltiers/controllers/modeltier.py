@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -34,17 +34,18 @@ from modeltiers.domain.catalogue import Catalogue
 from modeltiers.domain.claims import ClaimView
 from modeltiers.domain.engine_args import Refusal
 from modeltiers.domain.record import Record
+from modeltiers.domain.revisions import Second, refused_candidate, revisions_of, told_apart
 from modeltiers.domain.scaling import Scaling, expected
 from modeltiers.domain.sizing import NoFit, Plan
 from modeltiers.domain.surge import choose_rollout, leaves_none, pods_that_fit
 from modeltiers.domain.verdict import ApplyError, TierFacts, Verdict, judge
-from modeltiers.domain.views import DeploymentView
+from modeltiers.domain.views import DeploymentView, PodView
 from modeltiers.kube import errors
 from modeltiers.kube.capacity import FRESH, NOW, Capacity
 from modeltiers.kube.client import Api
 from modeltiers.kube.events import EventRecorder
 from modeltiers.kube.refs import KINDS, Ref
-from modeltiers.render.modeltier import render_tier, resolve
+from modeltiers.render.modeltier import render_candidate, render_tier, resolve
 from modeltiers.render.network import Admitted
 from modeltiers.render.owner import Owner
 
@@ -129,12 +130,45 @@ class TierReconciler:
             scaling = await self._scaling(key, body, spec, resolved.record)
             held = self._bridged(key, body, scaling.wanted, existing, resolved.record)
             fault = await self._apply(key, body, scaling.wanted, resolved.record, held=bool(held))
+        second, second_fault = await self._serve_candidate(key, body, spec, resolved.record)
         facts = await self._facts(key, body, resolved, scaling, held, apply_error(fault))
-        wait = await self._report(key, body, spec, facts, resolved.record)
-        if fault:
+        wait = await self._report(key, body, spec, facts, resolved.record, second)
+        if fault := fault or second_fault:
             raise_for_retry(fault)
         waits = (wait, scaling.wait, CLAIM_RECHECK if None in claims.values() else None, AGAIN if held else None)
         return min((one for one in waits if one is not None), default=None)
+
+    async def _serve_candidate(
+        self, key: Key, body: Body, spec: ModelTierSpec, first: Record | None
+    ) -> tuple[Second | None, errors.ApiFault | None]:
+        """The candidate beside the first revision, planned and written like it; what is left of an old one goes."""
+        owner = Owner(key[0], key[1], body["metadata"]["uid"])
+        revision = next(iter(revisions_of(spec)[1:]), None)
+        if revision is None:
+            return None, await self._remove_candidate(key, owner)
+        claims = await self._claims(key[0], revision.spec)
+        existing = self._existing(key, body, revision.name)
+        refused = decisions.refusals(revision.spec, self.settings, claims)
+        resolved = Resolved(existing, refused_candidate(refused, self.settings, claims))
+        if not resolved.refusals:
+            resolved = await self._resolve(key, body, revision.spec, existing, claims, revision.name)
+        fault: errors.ApiFault | None = None
+        live = self._live(key, body, revision.name)
+        theirs = self.store.hpas.of(key[0], "Deployment", names.workload(key[1], revision.name))
+        pods = live if theirs and live is not None else revision.spec.replicas
+        if resolved.record and first and first.routed:
+            fault = await self._write(key, owner, render_candidate(owner, pods, resolved.record, revision.name))
+        facts = await self._facts(key, body, resolved, Scaling(pods), (), apply_error(fault), revision.name)
+        return Second(revision, resolved.record, facts), fault
+
+    async def _remove_candidate(self, key: Key, owner: Owner) -> errors.ApiFault | None:
+        revision = names.SECOND_REVISION
+        mine = {("Deployment", names.workload(key[1], revision)), ("Service", names.pods_service(key[1], revision))}
+        try:
+            await self.children.delete(key, owner, mine)
+        except errors.ApiFault as fault:
+            return fault
+        return None
 
     # --- gather -------------------------------------------------------------------------------------------------------
 
@@ -146,18 +180,18 @@ class TierReconciler:
             "deleting": bool(body["metadata"].get("deletionTimestamp")),
         }
 
-    def _deployment(self, key: Key, body: Body) -> Body | None:
-        """The tier's Deployment, unless it is somebody else's."""
-        child = self.store.child(key, "Deployment", names.workload(key[1]))
+    def _deployment(self, key: Key, body: Body, revision: str = names.FIRST_REVISION) -> Body | None:
+        """The Deployment of a revision, unless it is somebody else's."""
+        child = self.store.child(key, "Deployment", names.workload(key[1], revision))
         return child if child is not None and owned(child, body["metadata"]["uid"]) else None
 
-    def _live(self, key: Key, body: Body) -> int | None:
+    def _live(self, key: Key, body: Body, revision: str = names.FIRST_REVISION) -> int | None:
         """How many pods the Deployment wants now."""
-        child = self._deployment(key, body)
+        child = self._deployment(key, body, revision)
         return None if child is None else DeploymentView.of(child).wanted
 
-    def _existing(self, key: Key, body: Body) -> Record | None:
-        child = self._deployment(key, body)
+    def _existing(self, key: Key, body: Body, revision: str = names.FIRST_REVISION) -> Record | None:
+        child = self._deployment(key, body, revision)
         if child is None:
             return None
         return records.load((child["metadata"].get("annotations") or {}).get(names.ANNOTATION_RECORD))
@@ -180,7 +214,13 @@ class TierReconciler:
     # --- decide -------------------------------------------------------------------------------------------------------
 
     async def _resolve(
-        self, key: Key, body: Body, spec: ModelTierSpec, existing: Record | None, claims: Mapping[str, ClaimView | None]
+        self,
+        key: Key,
+        body: Body,
+        spec: ModelTierSpec,
+        existing: Record | None,
+        claims: Mapping[str, ClaimView | None],
+        revision: str = names.FIRST_REVISION,
     ) -> Resolved:
         refused = tuple(decisions.refusals(spec, self.settings, claims))
         if refused:
@@ -190,29 +230,42 @@ class TierReconciler:
         inputs = records.inputs_of(spec)
         if existing and existing.inputs == inputs:
             # The plan stays whatever sizing says now; what it says is only worth a remark.
-            fresh = self._record(key, spec, outcome, inputs, existing) if isinstance(outcome, Plan) else None
+            fresh = self._record(key, spec, outcome, inputs, existing, revision) if isinstance(outcome, Plan) else None
             return Resolved(record=existing, newer=decisions.newer(existing, fresh) if fresh else ())
         if isinstance(outcome, NoFit):
             self.store.waiting_for_nodes.add(key)
             return Resolved(record=existing, no_fit=outcome)
-        self.store.waiting_for_nodes.discard(key)
-        pods = expected(spec, self._live(key, body))
-        return Resolved(record=await self._plan_anew(key, spec, outcome, inputs, claims, pods))
+        if revision == names.FIRST_REVISION:
+            self.store.waiting_for_nodes.discard(key)
+        pods = expected(spec, self._live(key, body, revision))
+        to_come = max(0, pods - len(self._pods(key, revision)))
+        return Resolved(record=await self._plan_anew(key, spec, outcome, claims, to_come, revision))
+
+    def _pods(self, key: Key, revision: str) -> tuple[PodView, ...]:
+        return tuple(pod for pod in self.store.pods_of(key) if pod.revision == revision)
 
     async def _plan_anew(
-        self, key: Key, spec: ModelTierSpec, plan: Plan, inputs: str, claims: Mapping[str, ClaimView | None], pods: int
+        self,
+        key: Key,
+        spec: ModelTierSpec,
+        plan: Plan,
+        claims: Mapping[str, ClaimView | None],
+        to_come: int,
+        revision: str,
     ) -> Record:
         free = await self._free(plan.device.resource, plan.device.product_label, plan.device.product)
-        to_come = max(0, pods - len(self.store.pods_of(key)))
         rollout = choose_rollout(
             free.by_node if free else None, plan.gpus, to_come, single_writer=decisions.single_writer(claims)
         )
+        inputs = records.inputs_of(spec)
         sizing = sizing_status(plan, input_hash=inputs, free_gpus=free.total if free else None)
-        return resolve(key[1], spec, plan, sizing, rollout, self.settings)
+        return resolve(key[1], spec, plan, sizing, rollout, self.settings, revision)
 
-    def _record(self, key: Key, spec: ModelTierSpec, plan: Plan, inputs: str, existing: Record) -> Record:
+    def _record(
+        self, key: Key, spec: ModelTierSpec, plan: Plan, inputs: str, existing: Record, revision: str
+    ) -> Record:
         sizing = sizing_status(plan, input_hash=inputs, free_gpus=None)
-        return resolve(key[1], spec, plan, sizing, existing.rollout, self.settings)
+        return resolve(key[1], spec, plan, sizing, existing.rollout, self.settings, revision)
 
     async def _free(self, resource: str, label: str, product: str, *, age: float = FRESH) -> FreeGpus | None:
         if not self.see_nodes:
@@ -286,9 +339,10 @@ class TierReconciler:
         scaling: Scaling,
         held: tuple[str, ...],
         error: ApplyError | None,
+        revision: str = names.FIRST_REVISION,
     ) -> TierFacts:
-        child = self._deployment(key, body)
-        pods = self.store.pods_of(key)
+        child = self._deployment(key, body, revision)
+        pods = self._pods(key, revision)
         record = resolved.record
         free = None
         if record and any(pod.unschedulable for pod in pods):
@@ -317,17 +371,29 @@ class TierReconciler:
         )
 
     async def _report(
-        self, key: Key, body: Body, spec: ModelTierSpec | None, facts: TierFacts, record: Record | None = None
+        self,
+        key: Key,
+        body: Body,
+        spec: ModelTierSpec | None,
+        facts: TierFacts,
+        record: Record | None = None,
+        second: Second | None = None,
     ) -> float | None:
         """Write status if it differs, tell what changed as events, and say when to look again."""
         before = body.get("status") or {}
         previous = before.get("conditions") or []
+        waits = []
+        if second is not None:
+            said, about = told_apart(second.facts, previous, self.now())
+            facts = replace(facts, candidate=said)
+            waits.append(about.wait)
         verdict = judge(facts, previous, self.now())
-        status = decisions.status_of(facts, spec, record, verdict.conditions)
+        waits.append(verdict.wait)
+        status = decisions.status_of(facts, spec, record, verdict.conditions, second)
         if status != before:
             await self._write_status(key, body, status)
             self._tell(body, previous, verdict)
-        return verdict.wait.total_seconds() if verdict.wait else None
+        return min((one.total_seconds() for one in waits if one), default=None)
 
     async def _write_status(self, key: Key, body: Body, status: Mapping[str, Any]) -> None:
         metadata = {"name": key[1], "namespace": key[0], "uid": body["metadata"]["uid"]}

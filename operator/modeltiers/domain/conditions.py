@@ -27,6 +27,7 @@ RECONCILING: Final = "Reconciling"
 STALLED: Final = "Stalled"
 UPDATE_AVAILABLE: Final = "UpdateAvailable"
 SCALING_ACTIVE: Final = "ScalingActive"
+CANDIDATE_READY: Final = "CandidateReady"
 
 ORDER: Final = (
     ACCEPTED,
@@ -39,6 +40,7 @@ ORDER: Final = (
     STALLED,
     UPDATE_AVAILABLE,
     SCALING_ACTIVE,
+    CANDIDATE_READY,
 )
 MAX_MESSAGE: Final = 2048
 
@@ -470,6 +472,8 @@ A cause is on `Reconciling` while it may pass by itself and on `Stalled` once it
 in a row. Messages name the object and the field, quote the words of the scheduler, the kubelet or the engine (one line,
 at most 256 characters, credentials taken out), and end with the way out. Pods of the spec before that still serve are
 mentioned.
+
+`CandidateReady` is there while the tier has a candidate, and says of it what `Ready` says of the tier.
 """
 
 

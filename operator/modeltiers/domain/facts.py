@@ -13,6 +13,7 @@ from typing import Any
 
 from modeltiers.domain import conditions
 from modeltiers.domain.capacity import FreeGpus
+from modeltiers.domain.conditions import Observation
 from modeltiers.domain.scaling import Scaling
 from modeltiers.domain.views import ContainerView, DeploymentView, PodView
 
@@ -115,6 +116,8 @@ class TierFacts:
     """Policies whose requests must enter elsewhere before the Deployment is written."""
     bridges: tuple[tuple[str, str], ...] = ()
     """Policies whose requests enter above this tier now, each with the tier where they do."""
+    candidate: Observation | None = None
+    """What is said of the candidate, if there is one."""
     scaling: Scaling | None = None
     """Who chose that number; None where it was not asked."""
     gpus_per_replica: int = 0

@@ -15,7 +15,9 @@ from modeltiers.domain.claims import ClaimView
 from modeltiers.domain.engine_args import Refusal, refused_args, refused_env
 from modeltiers.domain.facts import TierFacts
 from modeltiers.domain.record import Record
+from modeltiers.domain.revisions import Second
 from modeltiers.domain.scaling import most_pods
+from modeltiers.domain.views import DeploymentView
 
 
 def claims_of(spec: ModelTierSpec) -> dict[str, str]:
@@ -109,7 +111,11 @@ def endpoint_of(namespace: str, name: str) -> str:
 
 
 def status_of(
-    facts: TierFacts, spec: ModelTierSpec | None, record: Record | None, conditions: Sequence[Mapping[str, Any]]
+    facts: TierFacts,
+    spec: ModelTierSpec | None,
+    record: Record | None,
+    conditions: Sequence[Mapping[str, Any]],
+    second: Second | None = None,
 ) -> dict[str, Any]:
     """The whole status of a tier; fields that are not known are left out."""
     name, deployment = facts.name, facts.deployment
@@ -135,22 +141,39 @@ def status_of(
             status["endpoint"] = endpoint_of(facts.namespace, name)
         status |= {
             "sizing": dict(record.sizing),
-            "revisions": [_revision(name, record, replicas, ready_replicas)],
+            "revisions": [_revision(name, record, deployment)],
         }
+        if second and second.record:
+            status["revisions"].append(_candidate(name, second, second.record))
         if facts.scaling and facts.scaling.status is not None:
             status["autoscaling"] = dict(facts.scaling.status)
         if spec.price:
-            per_hour = record.sizing["gpusPerReplica"] * replicas * spec.price.gpu_hour_micros
+            gpus = record.sizing["gpusPerReplica"] * replicas
+            if second and second.record and second.facts.deployment:
+                gpus += second.record.sizing["gpusPerReplica"] * second.facts.deployment.replicas
+            per_hour = gpus * spec.price.gpu_hour_micros
             status["cost"] = {"perHourMicros": per_hour, "currency": spec.price.currency}
     return status
 
 
-def _revision(name: str, record: Record, replicas: int, ready_replicas: int) -> dict[str, Any]:
+def _revision(
+    name: str, record: Record, deployment: DeploymentView | None, revision: str = names.FIRST_REVISION
+) -> dict[str, Any]:
     return {
-        "name": names.FIRST_REVISION,
-        "workload": names.workload(name),
+        "name": revision,
+        "workload": names.workload(name, revision),
         "image": record.image,
-        "replicas": replicas,
-        "readyReplicas": ready_replicas,
+        "replicas": deployment.replicas if deployment else 0,
+        "readyReplicas": deployment.ready_replicas if deployment else 0,
         "rollout": record.rollout.why,
+    }
+
+
+def _candidate(name: str, second: Second, record: Record) -> dict[str, Any]:
+    revision = second.revision
+    return {
+        **_revision(name, record, second.facts.deployment, revision.name),
+        "model": revision.spec.model.source if revision.spec.model else "",
+        "maxModelLen": record.sizing["maxModelLen"],
+        "weightPermille": revision.weight_permille,
     }

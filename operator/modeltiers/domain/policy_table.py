@@ -23,6 +23,7 @@ from msgspec import Struct, structs
 from modeltiers import names
 from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.routingpolicy import RoutingPolicySpec
+from modeltiers.domain.revisions import revisions_of
 from modeltiers.domain.routing.accept import compile_accept
 from modeltiers.domain.routing.lint import lint
 from modeltiers.domain.routing.rules import compile_policy
@@ -101,7 +102,17 @@ class TierView:
         known.setdefault("tools", any(one in (TOOL_FLAG, f"{TOOL_FLAG}=true") for one in args))
         served = (status or {}).get("sizing") or {}
         length = served.get("maxModelLen") or spec.model.max_model_len
-        return cls(name, spec.model.served_name or name, context_tokens=length, can=known)
+        second = revisions_of(spec)[1:]
+        if second:  # what is sent to the tier must fit both
+            said = [one.get("maxModelLen") for one in (status or {}).get("revisions") or ()]
+            length = min((one for one in (length, *said) if one), default=None)
+        return cls(
+            name,
+            spec.model.served_name or name,
+            context_tokens=length,
+            can=known,
+            candidate=(second[0].name, second[0].weight_permille) if second else None,
+        )
 
 
 def _in_cluster(base_url: str) -> bool:

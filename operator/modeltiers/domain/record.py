@@ -19,7 +19,9 @@ from modeltiers.domain.surge import Rollout
 
 FORMAT: Final = 1
 # Changing one of these never changes what a pod runs.
-_FREE: Final = frozenset({"rank", "replicas", "autoscaling", "price", "external", "access", "capabilities"})
+_FREE: Final = frozenset(
+    {"rank", "replicas", "autoscaling", "candidate", "price", "external", "access", "capabilities"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,8 @@ def judge(facts: TierFacts, previous: Sequence[Mapping[str, Any]], now: datetime
         observed = [_sized(scene), _update(facts)]
         if facts.scaling and facts.scaling.said:
             observed.append(facts.scaling.said)
+        if facts.candidate:
+            observed.append(facts.candidate)
     observed += [_accepted(scene), *_summary(outcome)]
     wait = max(outcome.until - now, NOT_A_MOMENT) if outcome.until else None
     return Verdict(conditions.merge(previous, observed, facts.generation, now), wait)

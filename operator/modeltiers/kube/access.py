@@ -88,7 +88,7 @@ USES: Final[tuple[Grant, ...]] = (
             kind,
             ("delete",),
             "Tier namespaces",
-            "take away the routers of a gateway, or before an external API, when a spec or the settings want none",
+            "take away the routers of a gateway or before an external API, or a candidate, when a spec wants none",
         )
         for kind in (
             *("Deployment", "Service", "ConfigMap", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"),

@@ -29,8 +29,10 @@ EXIT_SECONDS: Final = 15  # the engine's own shutdown after the last answer, whi
 _PERIOD: Final = 10
 
 
-def render_template(name: str, spec: ModelTierSpec, plan: Plan, settings: Settings) -> Manifest:
-    """The pod template of a tier: what the record keeps."""
+def render_template(
+    name: str, spec: ModelTierSpec, plan: Plan, settings: Settings, revision: str = names.FIRST_REVISION
+) -> Manifest:
+    """The pod template of a tier's revision: what the record keeps."""
     profile = profile_of(spec, settings)
     needs = footprint_of(spec, plan)
     volumes, mounts = _volumes(spec, profile, needs)
@@ -47,7 +49,7 @@ def render_template(name: str, spec: ModelTierSpec, plan: Plan, settings: Settin
         "volumes": volumes,
     }
     if settings.router.image:
-        pod["initContainers"] = [sidecar.container(name, router_of(spec, settings))]
+        pod["initContainers"] = [sidecar.container(name, router_of(spec, settings), revision)]
         pod["volumes"] = [*volumes, *sidecar.volumes(name)]
     if settings.engine.pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret} for secret in settings.engine.pull_secrets]
@@ -55,7 +57,7 @@ def render_template(name: str, spec: ModelTierSpec, plan: Plan, settings: Settin
         pod["priorityClassName"] = spec.scheduling.priority_class_name
     if spec.scheduling and spec.scheduling.runtime_class_name:
         pod["runtimeClassName"] = spec.scheduling.runtime_class_name
-    labels = {**names.tier_labels(name), names.LABEL_REVISION: names.FIRST_REVISION, names.LABEL_COMPONENT: "engine"}
+    labels = {**names.tier_labels(name), names.LABEL_REVISION: revision, names.LABEL_COMPONENT: "engine"}
     # Without it a new token would change nothing that a Deployment rolls for, when nothing is newer.
     token = {"annotations": {names.ANNOTATION_ROLLOUT: spec.rollout_token}} if spec.rollout_token else {}
     return {"metadata": {"labels": labels, **token}, "spec": pod}

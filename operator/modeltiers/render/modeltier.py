@@ -44,19 +44,29 @@ def render_tier(
         found.append(network.before_routers(_metadata(owner, names.network_policy(name)), selector, admitted))
     if record.routed:
         found += [
-            parts.pods_service(_metadata(owner, names.pods_service(name)), selector),
+            _pods_service(owner, names.FIRST_REVISION),
             parts.tables(_metadata(owner, names.table_config_map(name)), tables or {}),
         ]
     found.append(parts.disruption_budget(_metadata(owner, names.disruption_budget(name)), selector))
-    return [sealed(manifest) for manifest in (*found, _deployment(owner, replicas, record))]
+    return [sealed(manifest) for manifest in (*found, _deployment(owner, replicas, record, names.FIRST_REVISION))]
+
+
+def render_candidate(owner: Owner, replicas: int, record: Record, revision: str) -> list[Manifest]:
+    """What a second revision has of its own beside the tier's objects: a name for its routers, and its pods."""
+    return [sealed(one) for one in (_pods_service(owner, revision), _deployment(owner, replicas, record, revision))]
+
+
+def _pods_service(owner: Owner, revision: str) -> Manifest:
+    metadata = _metadata(owner, names.pods_service(owner.name, revision))
+    return parts.pods_service(metadata, names.selector(owner.name, revision))
 
 
 def _metadata(owner: Owner, name: str, labels: Mapping[str, str] | None = None) -> Manifest:
     return parts.metadata(owner, name, {**names.tier_labels(owner.name), **(labels or {})})
 
 
-def _deployment(owner: Owner, replicas: int, record: Record) -> Manifest:
-    metadata = _metadata(owner, names.workload(owner.name), {names.LABEL_REVISION: names.FIRST_REVISION})
+def _deployment(owner: Owner, replicas: int, record: Record, revision: str) -> Manifest:
+    metadata = _metadata(owner, names.workload(owner.name, revision), {names.LABEL_REVISION: revision})
     metadata["annotations"] = {names.ANNOTATION_RECORD: record.dump()}
     return {
         "apiVersion": "apps/v1",
@@ -67,7 +77,7 @@ def _deployment(owner: Owner, replicas: int, record: Record) -> Manifest:
             "revisionHistoryLimit": 2,
             # The time a pod may take to become ready, and some for the image, before the rollout counts as stuck.
             "progressDeadlineSeconds": record.startup_seconds + 900,
-            "selector": {"matchLabels": names.selector(owner.name, names.FIRST_REVISION)},
+            "selector": {"matchLabels": names.selector(owner.name, revision)},
             "strategy": {
                 "type": "RollingUpdate",
                 "rollingUpdate": {
@@ -81,14 +91,20 @@ def _deployment(owner: Owner, replicas: int, record: Record) -> Manifest:
 
 
 def resolve(
-    name: str, spec: ModelTierSpec, plan: Plan, sizing: Mapping[str, Any], rollout: Rollout, settings: Settings
+    name: str,
+    spec: ModelTierSpec,
+    plan: Plan,
+    sizing: Mapping[str, Any],
+    rollout: Rollout,
+    settings: Settings,
+    revision: str = names.FIRST_REVISION,
 ) -> Record:
-    """The record of a plan: what the tier will run until its spec changes."""
+    """The record of a plan: what a revision of the tier will run until its spec changes."""
     return Record(
         inputs=inputs_of(spec),
         image=image_of(spec, settings),
         sizing=sizing,
-        template=render_template(name, spec, plan, settings),
+        template=render_template(name, spec, plan, settings, revision),
         startup_seconds=footprint_of(spec, plan).startup_seconds,
         rollout=rollout,
     )

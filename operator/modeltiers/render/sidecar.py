@@ -62,9 +62,12 @@ def router(settings: RouterDefaults, *behind: str) -> Manifest:
     }
 
 
-def container(tier: str, settings: RouterDefaults) -> Manifest:
+def container(tier: str, settings: RouterDefaults, revision: str = names.FIRST_REVISION) -> Manifest:
     """The router before an engine, to stand among the init containers: it starts first and ends last."""
-    return {**router(settings, f"--local={tier}=127.0.0.1:{names.ENGINE_PORT}"), "restartPolicy": "Always"}
+    behind = [f"--local={tier}=127.0.0.1:{names.ENGINE_PORT}"]
+    if revision != names.FIRST_REVISION:
+        behind.append(f"--revision={revision}")
+    return {**router(settings, *behind), "restartPolicy": "Always"}
 
 
 def volumes(tier: str) -> list[Manifest]:
