@@ -107,7 +107,7 @@ class TestTheTable:
     def test_readiness_is_no_input(self) -> None:
         """Nothing of a tier but what is said of it."""
         assert {one.name for one in dataclasses.fields(TierView)} == {
-            *("name", "model", "external", "outside", "context_tokens", "can", "price", "currency"),
+            *("name", "model", "external", "outside", "context_tokens", "can", "price", "currency", "candidate"),
         }
 
     def test_the_order_of_keys_is_no_input(self) -> None:

@@ -65,7 +65,7 @@ def test_services_lead_to_the_router() -> None:
     assert found["Service/small"]["spec"]["ports"][0]["targetPort"] == names.SERVING_PORT_NAME
     headless = found["Service/small-pods"]["spec"]
     assert headless["clusterIP"] == "None"
-    assert headless["selector"] == found["Service/small"]["spec"]["selector"]
+    assert headless["selector"] == {**found["Service/small"]["spec"]["selector"], names.LABEL_REVISION: "r1"}
 
 
 @pytest.mark.parametrize("seconds", [1, 120, 3600])
