@@ -105,6 +105,16 @@ def test_what_the_candidate_cannot_answer_the_first_revision_does(tmp_path: Path
         assert found.routers[0].metrics().value("revision_attempts_total", revision="r2", outcome="Failed") == 1
 
 
+def test_a_candidate_alone_takes_all_unless_it_has_no_share(tmp_path: Path) -> None:
+    with pair(tmp_path) as found:
+        port = found.routers[0].port
+        found.engines[0].healthy = False
+        found.routers[0].until(lambda status: "Unhealthy" in str(status["tiers"]["small"]["addresses"]), 15)
+        assert [revision(chat(port, user=f"u{one}")) for one in range(10)] == ["r2"] * 10
+        found.load(share=0)
+        assert chat(port, user="u").status == 503
+
+
 def test_a_candidate_that_is_not_there_costs_nobody_an_answer(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(KEY)

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from modeltiers.api.modeltier import Candidate, ModelTierSpec
-from modeltiers.api.settings import Settings
 from modeltiers.domain.claims import ClaimView
 from modeltiers.domain.engine_args import Refusal
 from modeltiers.domain.facts import TierFacts
@@ -16,7 +15,6 @@ from modeltiers.domain.revisions import refused_candidate, revisions_of, told_ap
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 CANDIDATE = {"model": {"source": "hf://org/better"}, "replicas": 2, "weightPermille": 100}
-ROUTED = Settings.model_validate({"router": {"image": "example.com/router:1"}})
 
 
 def spec(**fields: Any) -> ModelTierSpec:
@@ -65,14 +63,14 @@ def test_an_external_tier_has_one_revision() -> None:
 
 def test_what_stands_in_its_way_is_told_in_the_tier_s_fields() -> None:
     refused = [Refusal("spec.replicas", "too many"), Refusal("spec.model.source", "no"), Refusal("spec.serving", "odd")]
-    assert [one.path for one in refused_candidate(refused, ROUTED, {})] == [
+    assert [one.path for one in refused_candidate(refused, {}, routed=True)] == [
         "spec.candidate.replicas",
         "spec.candidate.model.source",
         "spec.serving",
     ]
-    (said,) = refused_candidate([], Settings(), {})
+    (said,) = refused_candidate([], {}, routed=False)
     assert "router.image" in said.message
-    (said,) = refused_candidate([], ROUTED, {"cache": ClaimView(("ReadWriteOnce",))})
+    (said,) = refused_candidate([], {"cache": ClaimView(("ReadWriteOnce",))}, routed=True)
     assert "ReadWriteMany" in said.message
 
 

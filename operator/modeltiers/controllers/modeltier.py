@@ -146,17 +146,19 @@ class TierReconciler:
         revision = next(iter(revisions_of(spec)[1:]), None)
         if revision is None:
             return None, await self._remove_candidate(key, owner)
+        if first is None:
+            return None, None  # there is nothing that it could stand beside
         claims = await self._claims(key[0], revision.spec)
         existing = self._existing(key, body, revision.name)
         refused = decisions.refusals(revision.spec, self.settings, claims)
-        resolved = Resolved(existing, refused_candidate(refused, self.settings, claims))
+        resolved = Resolved(existing, refused_candidate(refused, claims, routed=first.routed))
         if not resolved.refusals:
             resolved = await self._resolve(key, body, revision.spec, existing, claims, revision.name)
         fault: errors.ApiFault | None = None
         live = self._live(key, body, revision.name)
         theirs = self.store.hpas.of(key[0], "Deployment", names.workload(key[1], revision.name))
         pods = live if theirs and live is not None else revision.spec.replicas
-        if resolved.record and first and first.routed:
+        if resolved.record and not resolved.refusals:
             fault = await self._write(key, owner, render_candidate(owner, pods, resolved.record, revision.name))
         facts = await self._facts(key, body, resolved, Scaling(pods), (), apply_error(fault), revision.name)
         return Second(revision, resolved.record, facts), fault

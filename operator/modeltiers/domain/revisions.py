@@ -13,7 +13,6 @@ from typing import Any
 
 from modeltiers import names
 from modeltiers.api.modeltier import Candidate, ModelTierSpec
-from modeltiers.api.settings import Settings
 from modeltiers.domain import conditions
 from modeltiers.domain.claims import ClaimView
 from modeltiers.domain.conditions import Observation
@@ -55,16 +54,20 @@ def revisions_of(spec: ModelTierSpec, candidate: Candidate | None = None) -> tup
 
 
 def refused_candidate(
-    refused: Sequence[Refusal], settings: Settings, claims: Mapping[str, ClaimView | None]
+    refused: Sequence[Refusal], claims: Mapping[str, ClaimView | None], *, routed: bool
 ) -> tuple[Refusal, ...]:
-    """What stands in a candidate's way, in the fields of the tier's spec; `refused` is what does in its own."""
+    """What stands in a candidate's way, in the fields of the tier's spec; `refused` is what does in its own.
+
+    `routed` says that the first revision's pods have routers.
+    """
     found = [
         replace(one, path=one.path.replace(f"spec.{field}", f"spec.candidate.{field}"))
         for one in refused
         for field in ("model" if one.path.startswith("spec.model") else "replicas",)
     ]
-    if not settings.router.image:
-        said = "routers share the requests out, and there are none: have an administrator set router.image"
+    if not routed:
+        said = "routers share the requests out, and the tier's pods have none: have an administrator set router.image"
+        said = f"{said}, then change spec.rolloutToken"
         found.append(Refusal("spec.candidate", said))
     for name, claim in claims.items():
         if claim is not None and claim.single_writer:

@@ -124,7 +124,11 @@ class Route:
 
     def _candidates(self, first: tuple[bool, ...], now: float) -> tuple[tuple[revisions.State, ...], tuple[bool, ...]]:
         """Return how the candidates are, and which tiers take requests by either revision."""
-        second = [pool is not None and pool.usable(now) for pool in self.seconds]
+        # One without a share gets nothing, also where the first revision takes no requests.
+        second = [
+            pool is not None and tier.candidate is not None and tier.candidate.share_permille > 0 and pool.usable(now)
+            for pool, tier in zip(self.seconds, self.policy.ladder, strict=True)
+        ]
         states: list[revisions.State] = [
             "" if pool is None else ("Ready" if one else "Alone") if other else "NotReady"
             for pool, one, other in zip(self.seconds, first, second, strict=True)
