@@ -65,7 +65,7 @@ def test_scale_by_subresource_on_a_manifest_without_replicas(tiers: Tiers) -> No
             "get", "--raw", f"/apis/modeltiers.dev/v1alpha1/namespaces/{tiers.namespace}/modeltiers/small/scale"
         ).stdout
     )
-    assert scale["status"] == {"replicas": 3, "selector": "modeltiers.dev/tier=small"}
+    assert scale["status"] == {"replicas": 3, "selector": "modeltiers.dev/revision=r1,modeltiers.dev/tier=small"}
     tiers.kubectl("scale", "mt/small", "--replicas=0")
     until(lambda: tiers.status("small").get("replicas") == 0, "none left")
     assert tiers.condition("small", "Reconciling").get("status") != "True"
