@@ -429,6 +429,8 @@ def test_a_missing_key_is_told_with_the_way_out(access: Access, without: Keys, w
     assert words in message(verdict)
     assert "Secret modeltiers-keys" in message(verdict)
     assert verdict.wait == LOOK_AGAIN
+    old = (RouterFacts("small-0", version="old999", keys=without),)  # it misses what another table asks for
+    assert summary(judge(with_(access=access, routers=old), [], NOW))["KeysFound"] == "Unknown/KeysNotKnown"
     assert summary(judge(with_(routers=routers_with(KEYS, without)), [], NOW))["Ready"] == "True/Serving"  # all may ask
 
 

@@ -300,7 +300,9 @@ def _entry(facts: PolicyFacts) -> Observation:
 
 
 def _keys(facts: PolicyFacts) -> Observation:
-    return observe_keys([one.keys for one in facts.routers if one.keys], facts.access, hops=len(facts.tiers) > 1)
+    # What a router misses depends on the table that it serves.
+    serving = [one for one in facts.routers if facts.table is not None and one.version == facts.table.version]
+    return observe_keys([one.keys for one in serving if one.keys], facts.access, hops=len(facts.tiers) > 1)
 
 
 def _doubtful(facts: PolicyFacts) -> Observation:
