@@ -15,7 +15,7 @@ import pytest
 
 from tests.router.kit.client import chat, get
 from tests.router.kit.router import Refused, Router, table
-from tests.router.kit.upstream import Asked, Upstream, answer, fails
+from tests.router.kit.upstream import Asked, Upstream, answer, fails, response, says
 
 KEY = "sk-of-the-other-namespace"
 RING = {"keys": [{"name": "team-b", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}]}
@@ -66,6 +66,50 @@ def test_it_is_ready_without_a_request_to_the_api(api_key: Path) -> None:
         ready(router)
         assert get(router.admin, "/readyz").status == 200
         assert api.requests == []
+
+
+MODELS = b'{"object": "list", "data": [{"id": "other"}, {"id": "frontier-large"}]}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "word"),
+    [
+        ("200 OK", MODELS, "Listed"),
+        ("200 OK", MODELS.replace(b"frontier", b"former"), "NotListed"),
+        ("401 Unauthorized", b'{"error": {"message": "no"}}', "KeyRejected"),
+        ("404 Not Found", b"nothing here", "NoList"),
+        ("200 OK", b'{"data": 7}', "NoList"),
+    ],
+)
+def test_the_api_is_asked_for_its_list_of_models_with_the_key(
+    status: str, body: bytes, word: str, api_key: Path
+) -> None:
+    """That costs no tokens, and tells of the key what nobody else can."""
+    with Upstream(says(response(status, body))) as api:
+        flags = (
+            "--external",
+            f"t1=http://127.0.0.1:{api.port}/v1",
+            "--external-private",
+            "--external-key",
+            str(api_key),
+        )
+        with Router(one_table(1, 1), *flags, "--external-model", "frontier-large") as router:
+            router.until(lambda found: found["engine"]["models"] == word)
+            [asked] = api.requests
+            assert (asked.method, asked.target) == ("GET", "/v1/models")
+            assert asked.header("authorization") == f"Bearer {KEY}"
+            ready(router)
+            assert KEY not in router.output()
+
+
+def test_an_api_that_cannot_be_asked_keeps_nobody_away(tmp_path: Path) -> None:
+    key = tmp_path / "api.key"
+    flags = ("--external", "t1=http://127.0.0.1:1/v1", "--external-private", "--external-key", str(key))
+    with Router(one_table(1, 1), *flags, "--external-model", "m") as router:
+        router.until(lambda found: found["engine"]["state"] == "APIKeyMissing")
+        assert router.status()["engine"]["models"] is None  # nothing is asked without a key
+        key.write_text("sk")
+        ready(router)
 
 
 def test_without_a_policy_it_is_ready_too(api_key: Path, tmp_path: Path) -> None:

@@ -127,6 +127,26 @@ def test_a_key_that_the_routers_hold_is_there() -> None:
     assert "not tried" in words
 
 
+@pytest.mark.parametrize(
+    ("models", "key", "listed", "reason"),
+    [
+        ({"a": "KeyRejected", "b": "Listed"}, True, True, "Serving"),
+        ({"a": "NotListed", "b": "KeyRejected"}, True, False, "ModelNotListed"),
+        ({"a": "KeyRejected", "b": "NoAnswer"}, False, None, "KeyRejected"),
+    ],
+)
+def test_the_routers_try_the_key_for_the_operator(
+    models: dict[str, str], key: bool, listed: bool | None, reason: str
+) -> None:
+    """An API that tells its models to whoever has a key need not stay unknown."""
+    closed = dataclasses.replace(WELL, credentials=None, listed=None, listed_message="the list needs a key")
+    heard = EgressFacts("api", "token", {"a": "Ready"}, models)
+    known = with_routers(closed, heard)
+    assert (known.credentials, known.listed) == (key, listed)
+    assert said(tier(closed, heard))[1] == reason
+    assert with_routers(closed, EgressFacts("api", "token", {"a": "Ready"}, {"a": "NoList"})).listed is None
+
+
 def test_the_operator_s_own_look_at_the_key_counts_for_more() -> None:
     heard = EgressFacts("api", "token", {"a": "APIKeyMissing"})
     assert with_routers(WELL, heard) == WELL

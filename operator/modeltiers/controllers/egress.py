@@ -50,11 +50,11 @@ class Egress:
             "pods": pods,
             "wanted_replicas": self.settings.router.egress_replicas,
             "unschedulable_deadline_seconds": self.settings.limits.unschedulable_deadline_seconds,
-            "egress": EgressFacts(ref.name if ref else "", ref.key if ref else "", self._states(key, pods)),
+            "egress": EgressFacts(ref.name if ref else "", ref.key if ref else "", *self._asked(key, pods)),
         }
 
-    def _states(self, key: Key, pods: tuple[PodView, ...]) -> dict[str, str]:
-        """What each router said last of its way to the API; those who may have news are asked, and ring."""
+    def _asked(self, key: Key, pods: tuple[PodView, ...]) -> tuple[dict[str, str], dict[str, str]]:
+        """What each router said last of its way to the API, and of its models; those with news are asked, and ring."""
         before = self._heard(pods)
 
         def told() -> None:
@@ -64,12 +64,13 @@ class Egress:
         self.routers.ask(pods, then=told)
         return before
 
-    def _heard(self, pods: tuple[PodView, ...]) -> dict[str, str]:
-        found = {}
+    def _heard(self, pods: tuple[PodView, ...]) -> tuple[dict[str, str], dict[str, str]]:
+        states, models = dict[str, str](), dict[str, str]()
         for pod in pods:
             said = self.routers.last(pod) if can_be_asked(pod) else None
             engine = (said.status or {}).get("engine") if said else None
-            state = engine.get("state") if isinstance(engine, Mapping) else None
-            if isinstance(state, str):
-                found[pod.name] = state
-        return found
+            for word, found in (("state", states), ("models", models)):
+                told = engine.get(word) if isinstance(engine, Mapping) else None
+                if isinstance(told, str):
+                    found[pod.name] = told
+        return states, models

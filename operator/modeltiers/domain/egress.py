@@ -30,6 +30,8 @@ def with_routers(seen: ExternalFacts, heard: EgressFacts) -> ExternalFacts:
     """Return what is known of an API, with the routers' word on the key where the operator has none of its own."""
     if seen.credentials is not None or not heard.secret:
         return seen
+    if (known := _by_the_list(seen, heard)) is not None:
+        return known
     told = _first(heard, _KEY)
     if told is not None:
         pod, word = told
@@ -40,6 +42,30 @@ def with_routers(seen: ExternalFacts, heard: EgressFacts) -> ExternalFacts:
         message = f"the tier's routers hold key {heard.key} of Secret {heard.secret}; it was not tried"
         return replace(seen, credentials=True, credentials_message=message)
     return seen
+
+
+def _by_the_list(seen: ExternalFacts, heard: EgressFacts) -> ExternalFacts | None:
+    """Return what is known since a router asked the API for its list of models; None where none was told anything.
+
+    The word of the one that fared best counts: another may have the key of before, or stand on a node of its own.
+    """
+    words = set(heard.models.values())
+    key = f"key {heard.key} of Secret {heard.secret}"
+    fine = replace(
+        seen,
+        reachable=True,
+        reachable_message="it answers the tier's routers",
+        credentials=True,
+        credentials_message=f"the API takes {key}, say the tier's routers",
+    )
+    if "Listed" in words:
+        return replace(fine, listed=True, listed_message="the model is listed, say the tier's routers")
+    if "NotListed" in words:
+        return replace(fine, listed=False, listed_message="the model is not listed there; correct spec.external.model")
+    if "KeyRejected" in words:
+        message = f"spec.external.apiKeySecretRef: the API does not accept {key}; check the Secret and the account"
+        return replace(seen, credentials=False, credentials_message=message, credentials_reason="KeyRejected")
+    return None
 
 
 def way_is_barred(heard: EgressFacts) -> str | None:

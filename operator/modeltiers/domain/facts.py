@@ -78,6 +78,8 @@ class EgressFacts:
     key: str = ""
     states: Mapping[str, str] = field(default_factory=dict)
     """By pod, in the router's own word; of those that could be asked."""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """By pod, what came of asking the API for its list of models with the key; of those that did."""
 
 
 @dataclass(frozen=True, slots=True)

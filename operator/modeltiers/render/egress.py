@@ -71,7 +71,7 @@ def fleet_of(owner: Owner) -> routers.Fleet:
 
 
 def _container(tier: str, external: External, host: ExternalHost, settings: Settings) -> Manifest:
-    behind = [f"--external={tier}={external.base_url}"]
+    behind = [f"--external={tier}={external.base_url}", f"--external-model={external.model}"]
     if external.api_key_secret_ref is not None:
         behind.append(f"--external-key={API_KEY}/key")
     if host.private:

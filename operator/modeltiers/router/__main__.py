@@ -51,6 +51,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
         "--external", type=external, metavar="TIER=URL", help="the tier that is an API, which this router calls"
     )
     parser.add_argument("--external-key", type=absolute, help="a file with the key of that API")
+    parser.add_argument("--external-model", help="the name that API has for the tier's model, looked for in its list")
     parser.add_argument("--external-private", action="store_true", help="that API may have a private address")
     parser.add_argument("--revision", default=FIRST, help="which revision of that tier it is (%(default)s)")
     parser.add_argument("--keys", type=Path, help="a file with the hashes of API keys")
@@ -114,6 +115,14 @@ def called(options: argparse.Namespace) -> tuple[str, External]:
     return name, found
 
 
+def behind_it(behind: Own | None, model: str | None, loop: asyncio.AbstractEventLoop) -> Engine | Egress | None:
+    """Return who watches what this router stands before, if anything."""
+    if behind is None:
+        return None
+    name, what = behind
+    return Egress(name, what, model, loop) if isinstance(what, External) else Engine(name, what, loop)
+
+
 def positive(text: str) -> int:
     """Read a number of at least one."""
     if not text.isdigit() or int(text) < 1:
@@ -143,9 +152,7 @@ async def serve(options: argparse.Namespace) -> int:
     )
     behind: Own | None = options.local if options.external is None else called(options)
     router = Router(Tables(options.table, behind, options.revision), guards, loop, options.resolve_seconds)
-    if behind is not None:
-        name, what = behind
-        router.engine = Egress(name, what, loop) if isinstance(what, External) else Engine(name, what, loop)
+    router.engine = behind_it(behind, options.external_model, loop)
     router.reload()
     bounds = Bounds(**{field: getattr(options, field) for field in Bounds.__struct_fields__})
     serving = Server(bounds, router.handle, loop)

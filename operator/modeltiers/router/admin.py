@@ -114,9 +114,11 @@ class Admin:
         }
 
     def _engine_status(self, engine: Engine | Egress) -> dict[str, Any]:
+        listing = engine.listing if isinstance(engine, Egress) else None
         return {
             "tier": engine.name,
             "state": engine.state,
+            **({} if listing is None else {"models": listing.word}),
             "inFlight": self._router.at_engine(),
             "waiting": self._router.guards.gate.waiting_at(engine.name),
         }

@@ -1,7 +1,7 @@
 """The external API that this router stands before: whether requests can go there, found without spending anything.
 
-Its name must resolve to an address that may be called, and its key must be there. The API itself is asked by requests
-only; whether it answers is the breaker's to learn.
+Its name must resolve to an address that may be called, and its key must be there. Whether it answers is the breaker's
+to learn, from requests; beside them it is asked for its list of models alone, for what the operator tells of it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 from modeltiers.domain.routing.table import External, Tier
 from modeltiers.router.addresses import allowed, where
 from modeltiers.router.external import ExternalPool
+from modeltiers.router.listing import Listing
 
 EVERY: Final = 2.0
 """Seconds between two looks."""
@@ -24,12 +25,14 @@ LOST: Final = 5
 class Egress:
     """What is known of the way to the API."""
 
-    def __init__(self, name: str, external: External, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, name: str, external: External, model: str | None, loop: asyncio.AbstractEventLoop) -> None:
+        """`model` is the name that the API has for the tier's model; without it its list is not asked for."""
         self.name = name
         self.pool = ExternalPool(Tier(name=name, external=external, local=True), loop)
         self.state = "Starting"
         """Ready, or in a word why not."""
         self._missed = 0
+        self.listing = Listing(self.pool, model) if model is not None else None
 
     @property
     def ready(self) -> bool:
@@ -38,9 +41,12 @@ class Egress:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        while True:
-            await self.look()
-            await asyncio.sleep(EVERY)
+        async with asyncio.TaskGroup() as group:
+            if self.listing is not None:
+                group.create_task(self.listing.run())
+            while True:
+                await self.look()
+                await asyncio.sleep(EVERY)
 
     async def look(self) -> None:
         """Read key and certificates, and resolve the name."""
