@@ -112,8 +112,8 @@ class ExternalProbe:
         except errors.Forbidden:
             return _Key(
                 None,
-                f"the operator may not read Secret {ref.name}, so the key was not tried; grant it `get` on this Secret"
-                " (see the external example) to have it checked",
+                f"the operator may not read Secret {ref.name}, so the key was not tried: the tier's routers try it;"
+                " without a router image, grant the operator `get` on this Secret",
             )
         except errors.ApiFault as fault:
             return _Key(None, f"Secret {ref.name} could not be read: {fault.reason}")
