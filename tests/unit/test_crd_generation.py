@@ -11,7 +11,7 @@ from pydantic import Field
 from modeltiers.api import crd as crds
 from modeltiers.api import schema
 from modeltiers.api.base import Model, Rule, cel, listed_by
-from modeltiers.api.modeltier import ModelSource
+from modeltiers.api.model import ModelSource
 from modeltiers.cli import generate
 
 ROOT = Path(__file__).parent.parent.parent

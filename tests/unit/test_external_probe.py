@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from modeltiers.api.modeltier import External, SecretKeyRef
+from modeltiers.api.fields import SecretKeyRef
+from modeltiers.api.modeltier import External
 from modeltiers.api.settings import ExternalHost
 from modeltiers.controllers import external
 from modeltiers.controllers.external import ExternalProbe

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from modeltiers.api.base import Model, Rule, cel, distinct, listed_by
-from modeltiers.api.modeltier import Name
+from modeltiers.api.fields import Name
 from modeltiers.api.routingpolicy_status import RoutingPolicyStatus
 
 TierName = Annotated[str, Field(min_length=1, max_length=50, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from modeltiers.api.base import Model
-from modeltiers.api.modeltier import LabelKey, LabelValue, Name, ObjectName, Quantity, SecretKeyRef
+from modeltiers.api.fields import LabelKey, LabelValue, Name, ObjectName, Quantity, SecretKeyRef
 
 
 def _network(text: str) -> str:

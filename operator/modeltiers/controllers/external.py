@@ -21,7 +21,8 @@ from typing import Final
 
 import httpx
 
-from modeltiers.api.modeltier import External, SecretKeyRef
+from modeltiers.api.fields import SecretKeyRef
+from modeltiers.api.modeltier import External
 from modeltiers.api.settings import ExternalHost
 from modeltiers.controllers.store import Key
 from modeltiers.domain.hosts import Endpoint, allowed, endpoint_of, private

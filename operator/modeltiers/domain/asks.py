@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from modeltiers.api.modeltier import Architecture as ApiArchitecture
+from modeltiers.api.model import Architecture as ApiArchitecture
 from modeltiers.api.modeltier import ModelTierSpec, Sizing
 from modeltiers.api.settings import Limits, Settings
 from modeltiers.domain import accelerators, catalogue, sizing

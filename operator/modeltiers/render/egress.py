@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from modeltiers import names
-from modeltiers.api.modeltier import External, SecretKeyRef
+from modeltiers.api.fields import SecretKeyRef
+from modeltiers.api.modeltier import External
 from modeltiers.api.settings import ExternalHost, Settings
 from modeltiers.domain.diff import sealed
 from modeltiers.domain.hosts import Endpoint, is_address, namespace_of
