@@ -95,7 +95,7 @@ def test_a_candidate_that_cannot_be_leaves_the_tier_as_it_is(ladder: Tiers) -> N
 @pytest.mark.parametrize(
     ("candidate", "said"),
     [
-        ({"model": {"source": "hf://a/b", "servedName": "x"}, "weightPermille": 1}, "remove servedName"),
+        ({"model": {"source": "hf://a/b", "servedName": "x"}, "weightPermille": 1}, "candidate.model.servedName"),
         ({"model": {"source": "hf://a/b"}}, "weightPermille: Required value"),
         ({"model": {"source": "hf://a/b"}, "weightPermille": 1001}, "should be less than or equal to 1000"),
         ({"weightPermille": 1}, "model: Required value"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from e2e.cluster import crds
@@ -10,6 +11,8 @@ from tests.cluster.kit import Tiers, until
 from tests.cluster.test_routingpolicy import apply, condition, reasoned
 
 CRD = "crd/httproutes.gateway.networking.k8s.io"
+POOL_CRD = "crd/inferencepools.inference.networking.k8s.io"
+POOLS = Path(__file__).parent / "fixtures/inferencepools.yaml"
 EXPORT = {"gateway": "public", "hostnames": ["support.example.com"]}
 
 
@@ -71,6 +74,32 @@ def test_a_policy_is_exported_once_gateway_api_is_there_and_withdrawn_again(tier
     apply(tiers)
     until(lambda: tiers.get("httproute", "support-policy") is None, "no route left")
     until(lambda: not condition(tiers, "Exported"), "nothing said of a route")
+
+
+def test_a_picker_of_pods_gets_a_pool_of_the_routers_where_requests_enter(tiers: Tiers) -> None:
+    serve(tiers)
+    tiers.cluster.kubectl("delete", POOL_CRD, "--ignore-not-found")
+    for name in ("small", "large"):
+        tiers.apply(name)
+        tiers.ready(name)
+    ring(tiers, endpointPicker={"name": "picker"})
+    assert "Inference Extension" in reasoned(tiers, "Exported", "False", "GatewayApiMissing")
+    tiers.cluster.kubectl("apply", "--server-side", "-f", str(POOLS))
+    tiers.cluster.kubectl("wait", "--for=condition=Established", POOL_CRD, "--timeout=30s")
+    ring(tiers, endpointPicker={"name": "picker", "port": 9003})
+    reasoned(tiers, "Exported", "Unknown", "RouteNotSeen")
+    pool = tiers.get("inferencepool", "support-policy")
+    assert pool is not None
+    service = tiers.get("service", "support-policy") or {}
+    assert pool["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
+    assert pool["spec"]["targetPorts"] == [{"number": 8080}]
+    assert pool["spec"]["endpointPickerRef"]["port"] == {"number": 9003}
+    backend = (tiers.get("httproute", "support-policy") or {})["spec"]["rules"][0]["backendRefs"][0]
+    assert (backend["kind"], backend["name"]) == ("InferencePool", "support-policy")
+    ring(tiers)
+    until(lambda: tiers.get("inferencepool", "support-policy") is None, "no pool left")
+    backend = (tiers.get("httproute", "support-policy") or {})["spec"]["rules"][0]["backendRefs"][0]
+    assert backend["kind"] == "Service"
 
 
 def test_a_route_that_is_somebody_elses_is_left_alone(tiers: Tiers) -> None:

@@ -82,21 +82,28 @@ class Crowd:
 
 SLOW = 0.05
 ROOM = 4
-PEAK = ROOM / SLOW
 
 
 def limits(**more: Any) -> dict[str, Any]:
     return {"limits": {"concurrency": ROOM, "queue": 8, "queueMs": 400, **more}}
 
 
+def peak(router: Router) -> float:
+    """Answers a second when no more ask than are served: what a busy machine leaves of ROOM / SLOW."""
+    with Crowd(router.port, ROOM) as crowd:
+        time.sleep(1)
+    return crowd.statuses()[200]
+
+
 def test_p15_at_ten_times_the_load_nine_tenths_of_the_peak_are_served() -> None:
     with ladder(answer("x", first=SLOW), policy=limits(), timeouts=PATIENT) as (router, (tier,)):
+        before = peak(router)
         with Crowd(router.port, ROOM * 10) as crowd:
             time.sleep(2.5)
         seen = crowd.statuses()
         assert crowd.faults == []
         assert set(seen) == {200, 429}
-        assert seen[200] >= 0.9 * PEAK * 2.5
+        assert seen[200] >= 0.9 * min(before, peak(router)) * 2.5
         assert all(told_to_wait(one) or one.status == 200 for replies in crowd.replies for one in replies)
         assert max(_overlap(tier)) <= ROOM
 
@@ -177,11 +184,12 @@ def test_p15_a_key_that_asks_much_leaves_room_for_one_that_asks_little() -> None
 
 def test_p15_more_than_a_tier_takes_at_once_waits_or_is_told_to() -> None:
     with ladder(answer("x", first=SLOW), tier={"concurrency": ROOM}, timeouts=PATIENT) as (router, (tier,)):
+        before = peak(router)
         with Crowd(router.port, ROOM * 5) as crowd:
             time.sleep(1.5)
         seen = crowd.statuses()
         assert set(seen) <= {200, 429, 503}
-        assert seen[200] >= 0.9 * PEAK * 1.5
+        assert seen[200] >= 0.9 * min(before, peak(router)) * 1.5
         assert max(_overlap(tier)) <= ROOM
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from modeltiers.api.routingpolicy import Export
+from modeltiers.api.routingpolicy import EndpointPicker, Export
 from modeltiers.api.settings import GatewayRef
 from modeltiers.domain.export import no_api, not_written, nothing_yet, told_by, unknown_gateway
 from modeltiers.render.owner import Owner
-from modeltiers.render.routingpolicy import render_route
+from modeltiers.render.routingpolicy import render_pool, render_route
 
 OWNER = Owner("demo", "support", "u1", "RoutingPolicy")
 
@@ -50,22 +50,33 @@ def test_what_stands_in_the_way_names_the_way_out() -> None:
     assert known.message.startswith("spec.export.gateway: private")
     assert "internal, public" in known.message
     assert known.wait is None  # only a new spec or new settings change it
-    assert "install" in no_api().message
+    assert "install" in no_api("HTTPRoute").message
     assert "“no”" in not_written("HTTPRoute demo/support-policy", "no").message
     assert nothing_yet().status == "Unknown"
 
 
 def test_the_route_leads_to_the_policys_service() -> None:
     gateway = GatewayRef(name="edge", namespace="gateways", section_name="https")
-    found = render_route(OWNER, gateway, ["models.example.com"])
+    wanted = Export(gateway="public", hostnames=["models.example.com"])
+    found = render_route(OWNER, gateway, wanted)
     assert found["metadata"]["name"] == "support-policy"
     assert found["spec"]["hostnames"] == ["models.example.com"]
     (parent,) = found["spec"]["parentRefs"]
     assert (parent["name"], parent["namespace"], parent["sectionName"]) == ("edge", "gateways", "https")
     (rule,) = found["spec"]["rules"]
     assert rule["backendRefs"][0]["name"] == "support-policy"
-    here = render_route(OWNER, GatewayRef(name="edge"), ["models.example.com"])["spec"]["parentRefs"][0]
+    here = render_route(OWNER, GatewayRef(name="edge"), wanted)["spec"]["parentRefs"][0]
     assert set(here) == {"group", "kind", "name"}  # of the policy's own namespace, all listeners
+
+
+def test_with_a_picker_the_route_leads_to_a_pool_of_the_same_routers() -> None:
+    wanted = Export(gateway="public", hostnames=["a.example.com"], endpoint_picker=EndpointPicker(name="picker"))
+    (rule,) = render_route(OWNER, GatewayRef(name="edge"), wanted)["spec"]["rules"]
+    assert rule["backendRefs"][0]["kind"] == "InferencePool"
+    assert wanted.endpoint_picker is not None
+    pool = render_pool(OWNER, {"modeltiers.dev/tier": "small"}, wanted.endpoint_picker)
+    assert pool["metadata"]["name"] == rule["backendRefs"][0]["name"]
+    assert pool["spec"]["selector"] == {"matchLabels": {"modeltiers.dev/tier": "small"}}
 
 
 @pytest.mark.parametrize(

@@ -383,7 +383,7 @@ ANY = st.builds(
     apply_error=st.none() | st.builds(ApplyError, st.just("ConfigMap"), st.just("n"), st.sampled_from([0, 403, 503])),
     routers=st.lists(ROUTERS, max_size=3).map(tuple),
     access=st.sampled_from([None, Access(), Access(mode="Keys"), Access(mode="Keys", keys=["batch"])]),
-    exported=st.none() | st.just(no_api()),
+    exported=st.none() | st.just(no_api("HTTPRoute")),
 )
 DOCUMENTED = {one.name for one in REASONS}
 
@@ -470,7 +470,7 @@ def test_where_requests_enter() -> None:
 def test_the_way_in_from_outside_is_told_and_changes_nothing_about_ready() -> None:
     """Only of a policy that asks for it."""
     assert "Exported" not in summary(judge(FACTS, [], NOW))
-    missing = judge(with_(exported=no_api()), [], NOW)
+    missing = judge(with_(exported=no_api("HTTPRoute")), [], NOW)
     assert summary(missing)["Exported"] == "False/GatewayApiMissing"
     assert (summary(missing)["Ready"], missing.wait) == ("True/Serving", timedelta(seconds=30))
 

@@ -94,8 +94,8 @@ class Architecture(Model):
     )
 
 
-class ModelSource(Model):
-    """Which model the tier serves and how it is loaded."""
+class Weights(Model):
+    """A model's weights: where they are and how they are loaded."""
 
     source: str = Field(
         min_length=6,
@@ -110,13 +110,6 @@ class ModelSource(Model):
     namespace)."""
     revision: str | None = Field(default=None, min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Commit, tag or branch of an hf:// model. Pin a commit: a branch may change under a running tier."""
-    served_name: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=128,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:-]*$",
-    )
-    """Name that clients put in the request's `model`. Defaults to the tier's name. Cannot be changed."""
     max_model_len: int | None = Field(default=None, ge=16, le=100_000_000)
     """Longest prompt plus answer to serve, in tokens. Left out: the longest the model supports that fits."""
     quantization: Literal["Auto", "FP8"] = "Auto"
@@ -137,6 +130,22 @@ class ModelSource(Model):
             "self.source.startsWith('hf://') || has(self.architecture)",
             "a pvc:// model needs architecture: copy the numbers from its config.json",
         ),
+    )
+
+
+class ModelSource(Weights):
+    """Which model the tier serves and how it is loaded."""
+
+    served_name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:-]*$",
+    )
+    """Name that clients put in the request's `model`. Defaults to the tier's name. Cannot be changed."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        *Weights.__cel__,
         Rule(
             "has(self.servedName) == has(oldSelf.servedName)"
             " && (!has(self.servedName) || self.servedName == oldSelf.servedName)",

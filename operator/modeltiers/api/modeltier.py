@@ -13,7 +13,7 @@ from pydantic import Field
 from modeltiers.api.autoscaling import Autoscaling
 from modeltiers.api.base import Model, Rule, atomic, cel, distinct, listed_by
 from modeltiers.api.fields import Image, LabelKey, LabelValue, Name, ObjectName, Quantity, SecretKeyRef
-from modeltiers.api.model import ModelSource
+from modeltiers.api.model import ModelSource, Weights
 from modeltiers.api.modeltier_status import ModelTierStatus
 
 # No control characters: a NUL cannot be passed to a process, and a line break is never meant.
@@ -279,17 +279,13 @@ class Capabilities(Model):
 class Candidate(Model):
     """A second revision of the tier, beside the first: another model under the same name, for a share of requests."""
 
-    model: ModelSource
-    """The model that it serves; everything else is as in the tier."""
+    model: Weights
+    """The model that it serves, under the tier's name; everything else is as in the tier."""
     replicas: int = Field(default=1, ge=1, le=1000)
     """Its pods, beside those of the tier."""
     weight_permille: int = Field(ge=0, le=1000)
     """How many of a thousand conversations it gets while it is ready, whatever the number of pods. 0: it runs and gets
     none."""
-
-    __cel__: ClassVar[tuple[Rule, ...]] = (
-        Rule("!has(self.model.servedName)", "a candidate is served under the tier's name: remove servedName"),
-    )
 
 
 class ModelTierSpec(Model):

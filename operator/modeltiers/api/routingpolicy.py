@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from modeltiers.api.base import Model, Rule, cel, distinct, listed_by
-from modeltiers.api.fields import Name
+from modeltiers.api.fields import Name, ObjectName
 from modeltiers.api.routingpolicy_status import RoutingPolicyStatus
 
 TierName = Annotated[str, Field(min_length=1, max_length=50, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
@@ -410,6 +410,15 @@ class Gateway(Model):
     )
 
 
+class EndpointPicker(Model):
+    """Who picks a pod for each request: an endpoint picker of Gateway API's Inference Extension, which you run."""
+
+    name: ObjectName
+    """Name of its Service, in this namespace."""
+    port: int = Field(default=9002, ge=1, le=65_535)
+    """Port at which it is asked."""
+
+
 class Export(Model):
     """How clients outside the cluster reach the policy: an HTTPRoute of Gateway API."""
 
@@ -417,6 +426,9 @@ class Export(Model):
     """One of the gateways that the administrator's settings name."""
     hostnames: list[HostName] = Field(min_length=1, max_length=16, json_schema_extra=distinct())
     """Host names that lead to this policy, `*.` for every name below a domain. No two policies share one."""
+    endpoint_picker: EndpointPicker | None = None
+    """Lead the route to an InferencePool of the routers where requests enter, whose pods this one picks by their load.
+    Left out: to the policy's Service."""
 
 
 def _on_the_ladder(where: str, path: str) -> Rule:

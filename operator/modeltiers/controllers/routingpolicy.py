@@ -91,7 +91,8 @@ class PolicyReconciler:
         if any(one.keys and not one.keys.signs for one in facts.routers):
             fault = fault or await self.hop_keys.renew(key[0])
         owner = Owner(key[0], key[1], seen.body["metadata"]["uid"], POLICY)
-        exported = await self.exporter.serve(owner, seen, entered=entry is not None and not facts.apply_error)
+        pods = _routers_at(key, entry) if entry is not None and not facts.apply_error else None
+        exported = await self.exporter.serve(owner, seen, pods)
         facts = replace(facts, exported=exported)
         if fresh:
             await self._touch(key, seen, facts.routers)
@@ -117,8 +118,7 @@ class PolicyReconciler:
 
     async def _apply(self, key: Key, seen: Seen, entry: Entry) -> errors.ApiFault | None:
         owner = Owner(key[0], key[1], seen.body["metadata"]["uid"], POLICY)
-        pods = names.selector(entry.tier) if entry.tier else gateway_selector(key[1])
-        return await self.gateways.keep(key, owner, seen, render_entry(owner, pods))
+        return await self.gateways.keep(key, owner, seen, render_entry(owner, _routers_at(key, entry)))
 
     # --- entry --------------------------------------------------------------------------------------------------------
 
@@ -302,3 +302,8 @@ class PolicyReconciler:
             return
         level = "Warning" if ready["status"] == "False" else "Normal"
         self.events.record(body, level, ready["reason"], ready["message"])
+
+
+def _routers_at(key: Key, entry: Entry) -> dict[str, str]:
+    """Labels of the routers where a policy's requests enter."""
+    return names.selector(entry.tier) if entry.tier else gateway_selector(key[1])

@@ -37,8 +37,12 @@ def unknown_gateway(name: str, known: Mapping[str, Any]) -> Exported:
     return Exported("False", "GatewayNotKnown", f"spec.export.gateway: {name} is not in the settings; {way_out}", None)
 
 
-def no_api() -> Exported:
-    """The cluster does not serve HTTPRoutes."""
+def no_api(kind: str) -> Exported:
+    """The cluster does not serve HTTPRoutes, or InferencePools."""
+    if kind == "InferencePool":
+        said = "this cluster does not serve InferencePool of inference.networking.k8s.io/v1"
+        way_out = "install Gateway API's Inference Extension, or remove spec.export.endpointPicker"
+        return Exported("False", "GatewayApiMissing", f"{said}; {way_out}")
     said = "this cluster does not serve HTTPRoute of gateway.networking.k8s.io/v1"
     way_out = "install the CustomResourceDefinitions of Gateway API and a controller, or remove spec.export"
     return Exported("False", "GatewayApiMissing", f"{said}; {way_out}")

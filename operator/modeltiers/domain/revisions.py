@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from modeltiers import names
+from modeltiers.api.model import ModelSource
 from modeltiers.api.modeltier import Candidate, ModelTierSpec
 from modeltiers.domain import conditions
 from modeltiers.domain.claims import ClaimView
@@ -45,7 +46,7 @@ def revisions_of(spec: ModelTierSpec, candidate: Candidate | None = None) -> tup
     wanted = spec.candidate or candidate
     if spec.model is None or wanted is None:
         return (Revision(names.FIRST_REVISION, spec, 1000),)
-    model = wanted.model.model_copy(update={"served_name": spec.model.served_name})
+    model = ModelSource(**dict(wanted.model), served_name=spec.model.served_name)
     own = {"model": model, "replicas": wanted.replicas, "autoscaling": None, "candidate": None}
     return (
         Revision(names.FIRST_REVISION, spec, 1000 - wanted.weight_permille),

@@ -101,6 +101,12 @@ USES: Final[tuple[Grant, ...]] = (
         "Tier namespaces",
         "lead clients from outside to a policy that asks for it",
     ),
+    Grant(
+        "InferencePool",
+        ("get", "create", "patch", "delete"),
+        "Tier namespaces",
+        "let an endpoint picker choose among the routers of a policy that asks for it",
+    ),
     Grant("Pod", ("list", "watch"), "Tier namespaces", "say why a replica is not ready; count accelerators in use"),
     Grant("Pod", ("patch",), "Tier namespaces", "touch an annotation, so that a new table is read within a second"),
     Grant("PersistentVolumeClaim", ("get",), "Tier namespaces", "tell whether many nodes can mount a model cache"),

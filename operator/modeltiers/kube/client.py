@@ -152,11 +152,13 @@ class Api:
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
-    async def can(self, verb: str, kind: Kind, namespace: str | None = None, *, subresource: str = "") -> bool:
-        """Whether our account has this right, in the namespace or, when none is named, everywhere."""
+    async def can(
+        self, verb: str, kind: Kind, namespace: str | None = None, *, subresource: str = "", name: str = ""
+    ) -> bool:
+        """Whether our account has this right, in the namespace or else everywhere; on all objects, or on one name."""
         review = KINDS["SelfSubjectAccessReview"]
         asked = {"verb": verb, "group": kind.group, "version": kind.version, "resource": kind.plural}
-        asked |= {"namespace": namespace or "", "subresource": subresource}
+        asked |= {"namespace": namespace or "", "subresource": subresource, "name": name}
         body = {"apiVersion": review.api_version, "kind": review.kind, "spec": {"resourceAttributes": asked}}
         answer = await self._call("create", Ref(review, "", ""), body, fenced=False)
         return bool((answer.get("status") or {}).get("allowed"))

@@ -50,6 +50,7 @@ _ALL: Final = (
     Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
     Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
     Kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
+    Kind("inference.networking.k8s.io", "v1", "InferencePool", "inferencepools"),
     Kind("", "v1", "Pod", "pods"),
     Kind("", "v1", "Node", "nodes", namespaced=False),
     Kind("", "v1", "Event", "events"),
