@@ -32,7 +32,7 @@ demo: setup ## operator, tiers, a policy and answers on a real node; KEEP=1 leav
 
 test: check ## all checks and tests of a change; what CI runs
 
-check: lint unit router-test cluster-test ## what must hold before a commit: under ten minutes once the tools are built
+check: lint unit router-test cluster-test ## what must hold before a commit: a quarter of an hour on two cores once the tools are built
 
 lint: setup ## generated files, formatting, types, floors
 	@echo "lint: generated files match the code" && $(BIN)/modeltiers generate --check

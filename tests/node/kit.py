@@ -95,6 +95,19 @@ class Pods:
         said = self.kubectl("get", *what, "-o", "json", "--ignore-not-found")
         return json.loads(said) if said.strip() else {}
 
+    def free_gpus(self) -> int:
+        """How many of the node's GPUs no pod has: other tests' tiers may be there."""
+        said = self.cluster.kubectl(
+            "get", "pods", "-A", f"--field-selector=spec.nodeName={self.node.name}", "-o", "json"
+        )
+        taken = sum(
+            int(one.get("resources", {}).get("limits", {}).get(self.node.resource, 0))
+            for pod in json.loads(said.stdout)["items"]
+            if pod["status"].get("phase") not in ("Succeeded", "Failed")
+            for one in pod["spec"]["containers"]
+        )
+        return self.node.gpus - taken
+
     def phase(self, name: str) -> str:
         """The phase of a pod."""
         return str(self.get("pod", name).get("status", {}).get("phase"))

@@ -134,7 +134,7 @@ class TestGpus:
 
     def test_pods_are_admitted_with_gpus_and_wait_for_them(self, pods: Pods) -> None:
         """The real scheduler counts and the real kubelet admits."""
-        pods.create(pods.pod("first", SLEEP, gpus=8))
+        pods.create(pods.pod("first", SLEEP, gpus=pods.free_gpus()))
         pods.wait_ready("first")
         pods.create(pods.pod("second", SLEEP, gpus=1))
         wait_until(lambda: "Insufficient nvidia.com/gpu" in json.dumps(pods.get("pod", "second")), "the refusal")
@@ -158,7 +158,7 @@ class TestFaults:
         began = pods.get("pod", "web")["status"]["containerStatuses"][0]["containerID"]
         pods.cluster.restart("kubelet")
         assert pods.cluster.status()["kubelet"]
-        pods.create(pods.pod("later", SLEEP, gpus=6))
+        pods.create(pods.pod("later", SLEEP, gpus=pods.free_gpus()))
         pods.wait_ready("later")
         after = pods.get("pod", "web")["status"]["containerStatuses"][0]
         assert (after["containerID"], after["restartCount"]) == (began, 0)
