@@ -69,12 +69,13 @@ def _tour(tour: Tour, keep: bool, context: str | None) -> None:
             _kept(tour, operator, context)
             return
         ladder.end(tour, *([ladder.TIERS, TEAM] if real else [ladder.TIERS]))
-    told = (
-        "but the nodes with H100s, what the models say, and the GPUs"
-        if real
-        else f"but the GPU nodes. Not shown: {NOT_SHOWN}"
-    )
-    print(f"\n{BOLD}Everything above ran for real, {told}.{END} `make demo KEEP=1` leaves it running.")
+    if context:
+        told = f"in your cluster. Not shown: {NOT_SHOWN}"
+    elif real:
+        told = "for real, but the nodes with H100s, what the models say, and the GPUs"
+    else:
+        told = f"for real, but the GPU nodes. Not shown: {NOT_SHOWN}"
+    print(f"\n{BOLD}Everything above ran {told}.{END} `make demo KEEP=1` leaves it running.")
 
 
 @contextlib.contextmanager
