@@ -13,9 +13,9 @@ from e2e.cluster import Cluster, NodePool
 from e2e.operator_process import OperatorProcess, install
 from tests.cluster.conftest import SETTINGS
 from tests.cluster.kit import Tiers, until
+from tests.cluster.policies import apply, reasoned
 from tests.cluster.test_egress import external, running
 from tests.cluster.test_gateway import ALONE, GATEWAY, PARTS, parts
-from tests.cluster.test_routingpolicy import apply, reasoned
 
 WITHOUT: dict[str, Any] = {name: value for name, value in SETTINGS.items() if name != "router"}
 
@@ -53,3 +53,13 @@ def image(place: Tiers, deployment: str) -> str:
     """The image that a Deployment's pods shall run."""
     found = place.get("deployment", deployment) or {}
     return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def test_network_policies_go_when_an_administrator_wants_none(place: Tiers, home: Path) -> None:
+    with OperatorProcess(place.cluster, home, name="guarded", settings=SETTINGS):
+        place.apply("small")
+        place.apply("frontier", external())
+        until(lambda: place.get("networkpolicy", "small") and place.get("networkpolicy", "frontier"), "both")
+    with OperatorProcess(place.cluster, home, name="open", settings={**SETTINGS, "network": {"policies": False}}):
+        until(lambda: not place.kubectl("get", "networkpolicies", "-o", "name"), "none left")
+        assert place.get("deployment", "small") is not None

@@ -5,20 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from modeltiers.controllers import metrics
+from modeltiers.controllers.hopkey import HopKeys
 from modeltiers.controllers.store import OwnerKey, Store
 from modeltiers.domain.diff import difference
 from modeltiers.kube import errors
-from modeltiers.kube.client import Api
+from modeltiers.kube.client import CREATE_ONLY, Api
 from modeltiers.kube.refs import KINDS, Ref, ref_of
 from modeltiers.render.owner import Owner
 
 log = logging.getLogger(__name__)
-
-# An apply with this resourceVersion creates or fails: no object that exists has it any more (docs/adr/0003).
-CREATE_ONLY: Final = "1"
 
 
 @dataclass(eq=False)
@@ -27,6 +25,22 @@ class Children:
 
     api: Api
     store: Store
+    hop_keys: HopKeys
+
+    async def write(
+        self, key: OwnerKey, owner: Owner, wanted: Iterable[Mapping[str, Any]]
+    ) -> tuple[errors.ApiFault | None, bool]:
+        """Write every child that differs; returns the first fault, after trying the others, and whether tables were."""
+        first, tables = None, False
+        for desired in wanted:
+            try:
+                kind, name = desired["kind"], desired["metadata"]["name"]
+                if kind == "ConfigMap" and self.store.child(key, kind, name) is None:
+                    await self.hop_keys.ensure(owner.namespace)  # before the first router of the namespace
+                tables |= await self.apply(key, owner, desired) and kind == "ConfigMap"
+            except errors.ApiFault as fault:
+                first = first or fault
+        return first, tables
 
     async def apply(self, key: OwnerKey, owner: Owner, desired: Mapping[str, Any]) -> bool:
         """Write a child if it differs from the one that is remembered of this owner; returns whether it did.
@@ -51,20 +65,24 @@ class Children:
         log.info("applied %s %s/%s: %s", kind, owner.namespace, name, cause)
         return True
 
-    async def prune(self, key: OwnerKey, owner: Owner, wanted: Iterable[Mapping[str, Any]]) -> None:
-        """Delete what this owner has of old and does not want any more. Raises ApiFault."""
+    async def prune(self, key: OwnerKey, owner: Owner, wanted: Iterable[Mapping[str, Any]]) -> errors.ApiFault | None:
+        """Delete what this owner has of old and does not want any more; returns what failed."""
         kept = {(desired["kind"], desired["metadata"]["name"]) for desired in wanted}
-        await self.delete(key, owner, (one for one in self.store.children_of(key) if one not in kept))
+        return await self.delete(key, owner, (one for one in self.store.children_of(key) if one not in kept))
 
-    async def delete(self, key: OwnerKey, owner: Owner, old: Iterable[tuple[str, str]]) -> None:
-        """Delete these children, kinds and names, where this owner has them. Raises ApiFault."""
+    async def delete(self, key: OwnerKey, owner: Owner, old: Iterable[tuple[str, str]]) -> errors.ApiFault | None:
+        """Delete these children, kinds and names, where this owner has them; returns what failed, and stops there."""
         for kind, name in tuple(old):
             live = self.store.child(key, kind, name)
             if live is None or not owned(live, owner.uid):
                 continue
-            await self.api.delete(Ref(KINDS[kind], owner.namespace, name), uid=live["metadata"]["uid"])
+            try:
+                await self.api.delete(Ref(KINDS[kind], owner.namespace, name), uid=live["metadata"]["uid"])
+            except errors.ApiFault as fault:
+                return fault
             self.store.drop_child(kind, live)
             log.info("deleted %s %s/%s: not wanted any more", kind, owner.namespace, name)
+        return None
 
     async def apply_unwatched(self, owner: Owner, desired: Mapping[str, Any]) -> Mapping[str, Any]:
         """Write a child of a kind that is not watched if it differs, and return it as it is then. Raises ApiFault."""

@@ -9,7 +9,6 @@ from modeltiers import names
 from modeltiers.api.routingpolicy import Gateway
 from modeltiers.api.settings import Settings
 from modeltiers.controllers.children import Children, owned
-from modeltiers.controllers.hopkey import HopKeys
 from modeltiers.controllers.shelf import Seen
 from modeltiers.controllers.store import Key, Store, policy_key
 from modeltiers.domain.facts import FleetFacts, TierFacts
@@ -28,7 +27,6 @@ class Gateways:
 
     store: Store
     children: Children
-    hop_keys: HopKeys
     settings: Settings
     admitted: Admitted | None
 
@@ -37,10 +35,10 @@ class Gateways:
 
         While the spec does not compile, what is there goes on serving.
         """
-        wanted = self._wanted(owner, seen)
-        fault = await self._write(key, owner, [*wanted, service])
+        wanted = [*self._wanted(owner, seen), service]
+        fault, _ = await self.children.write(policy_key(key), owner, wanted)
         if fault is None and seen.table is not None:
-            fault = await self._prune(key, owner, [*wanted, service])
+            fault = await self.children.prune(policy_key(key), owner, wanted)
         return fault
 
     def _wanted(self, owner: Owner, seen: Seen) -> list[Manifest]:
@@ -53,27 +51,6 @@ class Gateways:
             return []
         tables = {names.table_key(owner.name): seen.table.content}
         return render_gateway(owner, seen.spec.gateway or Gateway(), self.settings, tables, self.admitted)
-
-    async def _write(self, key: Key, owner: Owner, wanted: list[Manifest]) -> errors.ApiFault | None:
-        first: errors.ApiFault | None = None
-        for desired in wanted:
-            try:
-                if desired["kind"] == "ConfigMap" and not self._has(key, "ConfigMap", desired["metadata"]["name"]):
-                    await self.hop_keys.ensure(key[0])  # before the first router of the namespace
-                await self.children.apply(policy_key(key), owner, desired)
-            except errors.ApiFault as fault:
-                first = first or fault
-        return first
-
-    async def _prune(self, key: Key, owner: Owner, wanted: list[Manifest]) -> errors.ApiFault | None:
-        try:
-            await self.children.prune(policy_key(key), owner, wanted)
-        except errors.ApiFault as fault:
-            return fault
-        return None
-
-    def _has(self, key: Key, kind: str, name: str) -> bool:
-        return self.store.child(policy_key(key), kind, name) is not None
 
     # --- facts --------------------------------------------------------------------------------------------------------
 

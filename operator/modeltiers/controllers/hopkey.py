@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from modeltiers import names
-from modeltiers.controllers.children import CREATE_ONLY
 from modeltiers.kube import errors
-from modeltiers.kube.client import Api
+from modeltiers.kube.client import CREATE_ONLY, Api
 
 log = logging.getLogger(__name__)
 

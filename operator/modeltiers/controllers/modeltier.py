@@ -21,7 +21,6 @@ from modeltiers.controllers.bridge import AGAIN, Bridge
 from modeltiers.controllers.children import Children, owned
 from modeltiers.controllers.egress import Egress
 from modeltiers.controllers.external import ExternalProbe, good_for
-from modeltiers.controllers.hopkey import HopKeys
 from modeltiers.controllers.shelf import tables_of
 from modeltiers.controllers.store import Body, Key, Store
 from modeltiers.controllers.workqueue import RetryAfter
@@ -74,7 +73,6 @@ class TierReconciler:
     api: Api
     store: Store
     children: Children
-    hop_keys: HopKeys
     admitted: Admitted | None
     settings: Settings
     catalogue: Catalogue
@@ -110,7 +108,7 @@ class TierReconciler:
         assert spec.external is not None
         owner = Owner(key[0], key[1], body["metadata"]["uid"])
         wanted = self.egress.wanted(key, owner, spec.external)
-        fault = await self._write(key, owner, wanted) or await self._prune(key, owner, wanted)
+        fault = await self._write(key, owner, wanted) or await self.children.prune(key, owner, wanted)
         seen = await self.external.look(key, spec.external, self.settings.external_hosts, self.ring)
         known = self.egress.facts(key, owner, spec.external) if wanted else {}
         facts = TierFacts(**self._base(key, body), external=seen, apply_error=apply_error(fault), **known)
@@ -145,7 +143,9 @@ class TierReconciler:
         owner = Owner(key[0], key[1], body["metadata"]["uid"])
         revision = next(iter(revisions_of(spec)[1:]), None)
         if revision is None:
-            return None, await self._remove_candidate(key, owner)
+            second = names.SECOND_REVISION
+            mine = ("Deployment", names.workload(key[1], second)), ("Service", names.pods_service(key[1], second))
+            return None, await self.children.delete(key, owner, mine)
         if first is None:
             return None, None  # there is nothing that it could stand beside
         claims = await self._claims(key[0], revision.spec)
@@ -162,15 +162,6 @@ class TierReconciler:
             fault = await self._write(key, owner, render_candidate(owner, pods, resolved.record, revision.name))
         facts = await self._facts(key, body, resolved, Scaling(pods), (), apply_error(fault), revision.name)
         return Second(revision, resolved.record, facts), fault
-
-    async def _remove_candidate(self, key: Key, owner: Owner) -> errors.ApiFault | None:
-        revision = names.SECOND_REVISION
-        mine = {("Deployment", names.workload(key[1], revision)), ("Service", names.pods_service(key[1], revision))}
-        try:
-            await self.children.delete(key, owner, mine)
-        except errors.ApiFault as fault:
-            return fault
-        return None
 
     # --- gather -------------------------------------------------------------------------------------------------------
 
@@ -304,32 +295,19 @@ class TierReconciler:
         self, key: Key, body: Body, replicas: int, record: Record, *, held: bool
     ) -> errors.ApiFault | None:
         owner = Owner(key[0], key[1], body["metadata"]["uid"])
-        tables = tables_of(self.store, self.settings, key)
+        tables = tables_of(self.store, self.settings, key) if record.routed else {}
         wanted = render_tier(owner, replicas, record, tables, self.admitted)
-        return await self._write(key, owner, [one for one in wanted if not held or one["kind"] != "Deployment"])
+        fault = await self._write(key, owner, [one for one in wanted if not held or one["kind"] != "Deployment"])
+        if self.admitted is None:  # the administrator wants none any more
+            old = [("NetworkPolicy", names.network_policy(key[1]))]
+            fault = fault or await self.children.delete(key, owner, old)
+        return fault
 
     async def _write(self, key: Key, owner: Owner, wanted: Iterable[Mapping[str, Any]]) -> errors.ApiFault | None:
-        """Write every child that differs; returns the first fault, after trying the others."""
-        first: errors.ApiFault | None = None
-        for desired in wanted:
-            try:
-                if (
-                    desired["kind"] == "ConfigMap"
-                    and self.store.child(key, "ConfigMap", names.table_config_map(key[1])) is None
-                ):
-                    await self.hop_keys.ensure(key[0])  # before the first router of the namespace
-                if await self.children.apply(key, owner, desired) and desired["kind"] == "ConfigMap":
-                    self._ring_policies(key)
-            except errors.ApiFault as fault:
-                first = first or fault
-        return first
-
-    async def _prune(self, key: Key, owner: Owner, wanted: Iterable[Mapping[str, Any]]) -> errors.ApiFault | None:
-        try:
-            await self.children.prune(key, owner, wanted)
-        except errors.ApiFault as fault:
-            return fault
-        return None
+        fault, tables = await self.children.write(key, owner, wanted)
+        if tables:
+            self._ring_policies(key)
+        return fault
 
     # --- report -------------------------------------------------------------------------------------------------------
 

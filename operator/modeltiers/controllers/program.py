@@ -78,9 +78,9 @@ class Operator:
         self.events = EventRecorder(self.api, self.process.identity)
         self.see_nodes = not self.settings.watch_namespaces
         self.see_policies = False
-        children = Children(self.api, self.store)
-        self.routers = Routers()
         hop_keys = HopKeys(self.api)
+        children = Children(self.api, self.store, hop_keys)
+        self.routers = Routers()
         who = admitted(self.settings.network, self.process.namespace)
         self.traffic = Traffic(
             store=self.store,
@@ -88,12 +88,12 @@ class Operator:
             settings=self.settings.facts,
             ring_policy=self._ring_policy,
             leading=self.leading,
-            now=lambda: datetime.now(UTC),
+            now=_now,
         )
         self.policies = PolicyReconciler(
             api=self.api,
             store=self.store,
-            gateways=Gateways(self.store, children, hop_keys, self.settings, who),
+            gateways=Gateways(self.store, children, self.settings, who),
             settings=self.settings,
             events=self.events,
             routers=self.routers,
@@ -102,25 +102,24 @@ class Operator:
             exporter=Exporter(self.api, children, self.settings),
             ring_tier=self.queue.ring,
             ring_policy=self._ring_policy,
-            now=lambda: datetime.now(UTC),
+            now=_now,
         )
         self.tiers = TierReconciler(
             api=self.api,
             store=self.store,
             children=children,
-            hop_keys=hop_keys,
             admitted=who,
             settings=self.settings,
             catalogue=catalogue.load(),
             capacity=Capacity(self.api),
             events=self.events,
             external=ExternalProbe(self.api),
-            bridge=Bridge(self.store, self._ring_policy, lambda: datetime.now(UTC)),
-            autoscaler=Autoscaler(self.store, self.routers, self.queue.ring, lambda: datetime.now(UTC)),
+            bridge=Bridge(self.store, self._ring_policy, _now),
+            autoscaler=Autoscaler(self.store, self.routers, self.queue.ring, _now),
             egress=Egress(self.store, self.settings, self.routers, who, self.queue.ring),
             ring=self.queue.ring,
             ring_policy=self._ring_policy,
-            now=lambda: datetime.now(UTC),
+            now=_now,
             see_nodes=self.see_nodes,
         )
 
@@ -372,3 +371,7 @@ class Operator:
 def _reason(fault: RetryAfter) -> str:
     cause = fault.__cause__
     return type(cause).__name__ if cause else "Retry"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -51,14 +51,12 @@ def _view(store: Store, settings: Settings, namespace: str, name: str) -> TierVi
     if body is None:
         return None
     tier = parse(body)
-    if isinstance(tier, Invalid):
-        return tier
-    return TierView.of(name, tier.spec, body.get("status"), _profile_args(tier.spec, settings))
+    return tier if isinstance(tier, Invalid) else _view_of(name, body, tier.spec, settings)
 
 
-def _profile_args(spec: ModelTierSpec, settings: Settings) -> list[str]:
+def _view_of(name: str, body: Body, spec: ModelTierSpec, settings: Settings) -> TierView:
     profile = settings.engine_profiles.get(spec.serving.profile) if spec.serving and spec.serving.profile else None
-    return list(profile.args) if profile else []
+    return TierView.of(name, spec, body.get("status"), list(profile.args) if profile else [])
 
 
 def tables_of(store: Store, settings: Settings, tier: Key) -> Mapping[str, str]:
@@ -81,14 +79,10 @@ def _direct(store: Store, settings: Settings, tier: Key, taken: Container[str]) 
     """The table for calls of the tier itself, where its spec allows them and no policy on it has its model's name."""
     body = store.tier(tier)
     parsed = parse(body) if body is not None else None
-    if parsed is None or isinstance(parsed, Invalid) or parsed.spec.access is None:
+    if body is None or parsed is None or isinstance(parsed, Invalid) or parsed.spec.access is None:
         return None
-    view = _view(store, settings, *tier)
-    return (
-        direct_table(view, parsed.spec.access, tier[0])
-        if isinstance(view, TierView) and view.model not in taken
-        else None
-    )
+    view = _view_of(tier[1], body, parsed.spec, settings)
+    return direct_table(view, parsed.spec.access, tier[0]) if view.model not in taken else None
 
 
 def _there(store: Store, tier: Key, policy: str) -> list[str]:

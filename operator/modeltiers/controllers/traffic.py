@@ -20,6 +20,7 @@ from modeltiers.api.parse import Fault, parse
 from modeltiers.api.settings import FactsSettings
 from modeltiers.controllers.routers import AT_ONCE, Routers, can_be_asked
 from modeltiers.controllers.store import Key, OwnerKey, Store, policy_key
+from modeltiers.domain.conditions import stamp
 from modeltiers.domain.policy_cost import TierMoney, cost_of
 from modeltiers.domain.policy_traffic import GPU_MILLIS, LOST, SERVED, Window, due, readings, traffic_of
 from modeltiers.domain.policy_verdict import RouterFacts
@@ -214,7 +215,7 @@ class Traffic:
         partial = missing or bool(counts.get((LOST, "")))
         until = self.now()
         since = until - timedelta(seconds=now - window.since(now))
-        traffic = traffic_of(counts, ladder, _time(since), _time(until), partial=partial)
+        traffic = traffic_of(counts, ladder, stamp(since), stamp(until), partial=partial)
         money = [self._tier((key[0], tier))[0] for tier in ladder]
         return {"traffic": traffic, "cost": cost_of(counts, money, partial=partial)}
 
@@ -249,7 +250,3 @@ class Traffic:
 
 def _has_router(pod: PodView) -> bool:
     return any(container.name == names.ROUTER_CONTAINER for container in pod.containers)
-
-
-def _time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

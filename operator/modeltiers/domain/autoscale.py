@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
+from modeltiers.domain.conditions import stamp
 from modeltiers.domain.views import instant
 
 PERIOD: Final = timedelta(seconds=15)
@@ -221,7 +222,7 @@ def told(decision: Decision, before: Mapping[str, Any] | None) -> dict[str, Any]
         "message": decision.message,
         "podsMeasured": decision.measured,
         "podsReady": decision.ready,
-        "measuredAt": decision.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "measuredAt": stamp(decision.at),
     }
     if decision.held is not None:
         status["inFlight"] = decision.held

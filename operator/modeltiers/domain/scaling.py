@@ -12,12 +12,10 @@ from datetime import timedelta
 from typing import Any
 
 from modeltiers import names
-from modeltiers.api.modeltier import ModelTierSpec
+from modeltiers.api.modeltier import ModelTierSpec, Sizing
 from modeltiers.domain import conditions
 from modeltiers.domain.autoscale import Bounds
 from modeltiers.domain.conditions import Observation
-
-DEFAULT_CONCURRENCY = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +36,7 @@ def bounds_of(spec: ModelTierSpec) -> Bounds | None:
     asked = spec.autoscaling
     if asked is None:
         return None
-    concurrency = spec.sizing.concurrency if spec.sizing else DEFAULT_CONCURRENCY
-    target = asked.target_in_flight or max(1, concurrency * 3 // 4)
+    target = asked.target_in_flight or max(1, (spec.sizing or Sizing()).concurrency * 3 // 4)
     return Bounds(asked.min, asked.max, target, timedelta(seconds=asked.scale_down_window_seconds))
 
 

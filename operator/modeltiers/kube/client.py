@@ -41,6 +41,8 @@ WARNINGS_KEPT: Final = 256
 
 JSON: Final = "application/json"
 APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML, and orjson writes it
+# An apply with this resourceVersion creates or fails: no object that exists has it any more (docs/adr/0003).
+CREATE_ONLY: Final = "1"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 _METHODS: Final = {"get": "GET", "list": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}

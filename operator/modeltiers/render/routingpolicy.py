@@ -9,6 +9,7 @@ from modeltiers import names
 from modeltiers.api.routingpolicy import EndpointPicker, Export
 from modeltiers.api.settings import GatewayRef
 from modeltiers.domain.diff import sealed
+from modeltiers.render import parts
 from modeltiers.render.owner import Owner
 
 _INFERENCE: Final = "inference.networking.k8s.io"
@@ -16,31 +17,8 @@ _INFERENCE: Final = "inference.networking.k8s.io"
 
 def render_entry(owner: Owner, pods: Mapping[str, str]) -> dict[str, Any]:
     """The Service of a policy, before the ready routers that have these labels."""
-    return sealed(
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {
-                "name": names.policy_service(owner.name),
-                "namespace": owner.namespace,
-                "labels": names.policy_labels(owner.name),
-                "ownerReferences": [owner.reference()],
-            },
-            "spec": {
-                "type": "ClusterIP",
-                "selector": dict(pods),
-                "ports": [
-                    {
-                        "name": names.ENGINE_PORT_NAME,
-                        "port": 80,
-                        "targetPort": names.SERVING_PORT_NAME,
-                        "protocol": "TCP",
-                        "appProtocol": "http",
-                    }
-                ],
-            },
-        }
-    )
+    meta = _metadata(owner, names.policy_service(owner.name))
+    return sealed(parts.service(meta, pods, 80, names.SERVING_PORT_NAME))
 
 
 def render_pool(owner: Owner, pods: Mapping[str, str], picker: EndpointPicker) -> dict[str, Any]:
@@ -49,12 +27,7 @@ def render_pool(owner: Owner, pods: Mapping[str, str], picker: EndpointPicker) -
         {
             "apiVersion": f"{_INFERENCE}/v1",
             "kind": "InferencePool",
-            "metadata": {
-                "name": names.policy_route(owner.name),
-                "namespace": owner.namespace,
-                "labels": names.policy_labels(owner.name),
-                "ownerReferences": [owner.reference()],
-            },
+            "metadata": _metadata(owner, names.policy_route(owner.name)),
             "spec": {
                 "selector": {"matchLabels": dict(pods)},
                 "targetPorts": [{"number": names.SERVING_PORT}],
@@ -82,12 +55,7 @@ def render_route(owner: Owner, gateway: GatewayRef, export: Export) -> dict[str,
         {
             "apiVersion": "gateway.networking.k8s.io/v1",
             "kind": "HTTPRoute",
-            "metadata": {
-                "name": names.policy_route(owner.name),
-                "namespace": owner.namespace,
-                "labels": names.policy_labels(owner.name),
-                "ownerReferences": [owner.reference()],
-            },
+            "metadata": _metadata(owner, names.policy_route(owner.name)),
             "spec": {
                 "parentRefs": [parent],
                 "hostnames": list(export.hostnames),
@@ -95,3 +63,7 @@ def render_route(owner: Owner, gateway: GatewayRef, export: Export) -> dict[str,
             },
         }
     )
+
+
+def _metadata(owner: Owner, name: str) -> dict[str, Any]:
+    return parts.metadata(owner, name, names.policy_labels(owner.name))
