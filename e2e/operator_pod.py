@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
+from e2e.ask import ask
 from e2e.cluster import Cluster, HarnessError, recipes
 from e2e.cluster.process import wait_until
 from e2e.operator_process import NAMESPACE, ROOT, install
@@ -84,14 +83,7 @@ class OperatorPod:
         if address is None:
             return 0, ""
         with self._cluster.gate(f"{address}:{PORT}") as gate:
-            try:
-                with urllib.request.urlopen(f"http://{gate.address}{path}", timeout=5) as answer:
-                    return answer.status, answer.read().decode()
-            except urllib.error.HTTPError as fault:
-                with fault:
-                    return fault.code, fault.read().decode()
-            except OSError:
-                return 0, ""
+            return ask(f"http://{gate.address}{path}", timeout=5)
 
     def wait_leading(self, timeout: float = 30) -> float:
         """Wait until it may write; returns the seconds it took."""

@@ -6,7 +6,6 @@ For the demo, the tests on a control plane and the benchmark. The process ends w
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -14,15 +13,15 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 
+from e2e.ask import ask
 from e2e.cluster.report import HarnessError
+from e2e.cluster.supervisor import end_with
 
 ROOT = Path(__file__).parents[1]
 NAMESPACE = "modeltiers-system"
@@ -91,7 +90,7 @@ class OperatorProcess:
                 stdout=log,
                 stderr=log,
                 start_new_session=not tied,
-                preexec_fn=_die_with_parent if tied else None,  # noqa: PLW1509 - no orphan after kill -9, no threads here
+                preexec_fn=end_with(os.getpid()) if tied else None,  # noqa: PLW1509 - no orphan after kill -9, no threads here
             )
         if wait:
             self.wait_ready()
@@ -115,14 +114,7 @@ class OperatorProcess:
 
     def get(self, path: str) -> tuple[int, str]:
         """Ask the health server; status 0 when it does not answer."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as fault:
-            with fault:
-                return fault.code, fault.read().decode()
-        except OSError:
-            return 0, ""
+        return ask(f"http://127.0.0.1:{self.port}{path}", timeout=5)
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that have these labels."""
@@ -186,7 +178,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

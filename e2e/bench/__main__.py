@@ -25,6 +25,7 @@ import yaml
 from e2e.bench.bare import apply_call, send
 from e2e.cluster import Cluster
 from e2e.cluster.audit import Request
+from e2e.cluster.process import wait_until
 from e2e.operator_process import ROOT, USER, OperatorProcess, install
 from modeltiers import names
 from modeltiers.api.modeltier import ModelTierSpec
@@ -118,6 +119,11 @@ def wait_quiet(cluster: Cluster, seconds: float = 3.0, limit: float = 300.0) -> 
         time.sleep(0.5)
 
 
+def replica_sets(cluster: Cluster) -> int:
+    """How many Deployments their controller has taken up."""
+    return len(cluster.kubectl("get", "replicasets", "-n", "tiers", "-o", "name").stdout.splitlines())
+
+
 def plan_milliseconds(rounds: int = 300) -> float:
     """Median time of one plan of the 70B example, pure Python, this process."""
     spec = ModelTierSpec.model_validate(yaml.safe_load((ROOT / "examples/ladder/large.yaml").read_text())["spec"])
@@ -176,6 +182,8 @@ def measured(cluster: Cluster, count: int, peer: Span) -> None:
         print(f"controllers back ({time.monotonic() - began:.0f} s)", flush=True)
         for controller in CONTROLLERS:
             cluster.start(controller)
+        # On a busy machine they say nothing for longer than a quiet one is waited for.
+        wait_until(lambda: replica_sets(cluster) >= count, "a ReplicaSet for each Deployment", 300, poll=1)
         wait_quiet(cluster)
         memory = operator.rss_mib()
     before = sum(1 for r in cluster.requests(USER) if r.writes and r.resource != "leases")

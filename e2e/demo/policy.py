@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
-import signal
+import os
 import socket
 import subprocess
 import time
@@ -19,6 +18,7 @@ import yaml
 from e2e import team as teams
 from e2e.cluster import Cluster, HarnessError
 from e2e.cluster.process import wait_until
+from e2e.cluster.supervisor import end_with
 from e2e.demo.tour import Tour, of_here
 from e2e.team import MODEL, POLICY, TIERS, Team, restarts
 
@@ -91,7 +91,7 @@ def _forwarded(tour: Tour, team: Team) -> Iterator[str]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=_die_with_parent,  # noqa: PLW1509 - no orphan after kill -9
+        preexec_fn=end_with(os.getpid()),  # noqa: PLW1509 - no orphan after kill -9, and no thread here yet
     )
     try:
         wait_until(lambda: _open(port), "kubectl port-forward to listen", 20)
@@ -103,17 +103,13 @@ def _forwarded(tour: Tour, team: Team) -> Iterator[str]:
         carrier.wait()
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
 def _open(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _wait_hop(url: str) -> None:
-    """Routers look each other's names up every 5 s: wait until the small tier's has found the large one's."""
+    """Routers look up once a second who has no address yet: wait until the small tier's has found the large one's."""
     wait_until(lambda: _ask(openai.OpenAI(base_url=url, api_key="unused"), HARD)[0] == "large", "routers to meet", 20)
 
 
@@ -136,8 +132,9 @@ def _must(said: str, *lines: str) -> None:
 
 def _ask(client: openai.OpenAI, question: str) -> tuple[str, str]:
     """The tier that answered and its decision."""
-    messages: list[dict[str, str]] = [{"role": "user", "content": question}]
-    raw = client.chat.completions.with_raw_response.create(model=MODEL, messages=messages)  # type: ignore[arg-type]  # a plain message is one of the many shapes
+    raw = client.chat.completions.with_raw_response.create(
+        model=MODEL, messages=[{"role": "user", "content": question}]
+    )
     return raw.headers["x-modeltiers-tier"], raw.headers["x-modeltiers-decision"]
 
 

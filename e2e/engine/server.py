@@ -6,20 +6,18 @@ it, is the caller's.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from e2e.ask import ask
 from e2e.cluster.report import HarnessError
 from e2e.engine import environment, keeper
 
@@ -35,7 +33,6 @@ SETTINGS = {
 FLAGS = ("--enforce-eager", "--dtype", "float32", "--kv-cache-memory-bytes", "64M")
 TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 START_DEADLINE = 180.0  # 15 to 20 s on two free cores, 60 s where six engines start at once
-DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy of the machine is not for loopback
 
 
 class Engine:
@@ -147,16 +144,7 @@ class Engine:
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None, *, timeout: float = 30) -> tuple[int, str]:
         """Get a path, or post a JSON body to it; returns status and text, status 0 when nobody answers."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})  # noqa: S310  a URL of our own
-        try:
-            with DIRECT.open(request, timeout=timeout) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as fault:
-            with fault:
-                return fault.code, fault.read().decode()
-        except OSError:
-            return 0, ""
+        return ask(f"{self.url}{path}", body, timeout=timeout)
 
     def running(self) -> bool:
         """Tell whether its process lives."""

@@ -12,7 +12,8 @@ import pytest
 from e2e.cluster import Cluster
 from e2e.cluster.kwok import NodePool
 from e2e.operator_process import OperatorProcess, install
-from tests.cluster.kit import Tiers, breach, decoded
+from tests.cluster.kit import LARGE, Tiers, breach, decoded, until
+from tests.cluster.policies import apply, table
 
 ENTRY_RETURN = 3
 """Seconds after which a policy's entry goes back to a tier that is ready again."""
@@ -78,3 +79,15 @@ def tiers(installed: Cluster, operator: OperatorProcess, namespace: str) -> Tier
 def home(tmp_path: Path) -> Path:
     """Where a test's own processes keep their files."""
     return tmp_path
+
+
+@pytest.fixture
+def ladder(tiers: Tiers) -> Tiers:
+    """Two tiers, ready, and a policy over them."""
+    tiers.apply("small")
+    tiers.apply("large", LARGE)
+    tiers.ready("small")
+    tiers.ready("large")
+    apply(tiers)
+    until(lambda: table(tiers, "small") and table(tiers, "large"), "the table on both tiers")
+    return tiers

@@ -92,6 +92,18 @@ class Tiers:
         }
         self.cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(body))
 
+    def refused(self, **spec: Any) -> str:
+        """What the API server says of a tier that it does not take."""
+        body = {
+            "apiVersion": "modeltiers.dev/v1alpha1",
+            "kind": "ModelTier",
+            "metadata": {"name": "bad", "namespace": self.namespace},
+            "spec": {**SPEC, **spec},
+        }
+        done = self.cluster.kubectl("apply", "-f", "-", input=json.dumps(body), check=False)
+        assert done.returncode, "the API server took it"
+        return done.stderr
+
     def create(self, document: dict[str, Any]) -> None:
         """Apply any object in the namespace."""
         self.cluster.kubectl("apply", "-n", self.namespace, "-f", "-", input=yaml.safe_dump(document))

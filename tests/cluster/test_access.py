@@ -12,8 +12,8 @@ from e2e.operator_process import NAMESPACE, OperatorProcess
 from modeltiers import names
 from modeltiers.domain.routing.table import Table, read_table
 from tests.cluster.kit import Tiers, until
-from tests.cluster.test_routingpolicy import apply as apply_policy
-from tests.cluster.test_routingpolicy import reasoned
+from tests.cluster.policies import apply as apply_policy
+from tests.cluster.policies import reasoned
 
 
 def tables(tiers: Tiers, tier: str = "small") -> dict[str, Table]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.kit import LARGE, SPEC, Tiers, decoded, until
-from tests.cluster.test_routingpolicy import apply, reasoned
+from tests.cluster.policies import apply, reasoned
 
 CLAIM: dict[str, Any] = {
     "apiVersion": "v1",

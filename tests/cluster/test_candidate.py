@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
-from tests.cluster.kit import LARGE, SPEC, Tiers, until
-from tests.cluster.test_routingpolicy import apply, table
+from tests.cluster.kit import SPEC, Tiers, until
+from tests.cluster.policies import table
 
 CANDIDATE: dict[str, Any] = {
     "model": {"source": "hf://deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "maxModelLen": 16384},
@@ -16,18 +15,6 @@ CANDIDATE: dict[str, Any] = {
     "weightPermille": 100,
 }
 TRIED: dict[str, Any] = {**SPEC, "candidate": CANDIDATE}
-
-
-@pytest.fixture
-def ladder(tiers: Tiers) -> Tiers:
-    """Two tiers, ready, and a policy over them."""
-    tiers.apply("small")
-    tiers.apply("large", LARGE)
-    tiers.ready("small")
-    tiers.ready("large")
-    apply(tiers)
-    until(lambda: table(tiers, "small"), "the table")
-    return tiers
 
 
 def pods(tiers: Tiers, revision: str) -> set[str]:
@@ -102,11 +89,4 @@ def test_a_candidate_that_cannot_be_leaves_the_tier_as_it_is(ladder: Tiers) -> N
     ],
 )
 def test_a_candidate_that_makes_no_sense_is_refused(tiers: Tiers, candidate: dict[str, Any], said: str) -> None:
-    body = {
-        "apiVersion": "modeltiers.dev/v1alpha1",
-        "kind": "ModelTier",
-        "metadata": {"name": "bad", "namespace": tiers.namespace},
-        "spec": {**SPEC, "candidate": candidate},
-    }
-    done = tiers.cluster.kubectl("apply", "-f", "-", input=json.dumps(body), check=False)
-    assert said in done.stderr
+    assert said in tiers.refused(candidate=candidate)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.kit import Tiers, until
-from tests.cluster.test_routingpolicy import apply, reasoned, table
+from tests.cluster.policies import apply, reasoned, table
 
 HERE = "http://localhost:1/v1"
 """A host that the settings allow; nobody answers there, which these tests do not look at."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from e2e.cluster import crds
 from tests.cluster.kit import Tiers, until
-from tests.cluster.test_routingpolicy import apply, condition, reasoned
+from tests.cluster.policies import apply, condition, reasoned
 
 CRD = "crd/httproutes.gateway.networking.k8s.io"
 POOL_CRD = "crd/inferencepools.inference.networking.k8s.io"

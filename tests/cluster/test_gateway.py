@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.cluster.kit import Tiers, until
+from tests.cluster.policies import apply, condition, reasoned, table
 from tests.cluster.test_egress import external, running
-from tests.cluster.test_routingpolicy import apply, condition, reasoned, table
 
 GATEWAY = "support-gateway"
 PARTS = (

@@ -181,14 +181,7 @@ def test_bounds_that_cannot_be_are_refused(tiers: Tiers) -> None:
         ({"min": 0, "max": 2}, "should be greater than or equal to 1"),
         ({"min": 1}, "max: Required value"),
     ):
-        body = {
-            "apiVersion": "modeltiers.dev/v1alpha1",
-            "kind": "ModelTier",
-            "metadata": {"name": "bad", "namespace": tiers.namespace},
-            "spec": {**SPEC, "autoscaling": autoscaling},
-        }
-        done = tiers.cluster.kubectl("apply", "-f", "-", input=json.dumps(body), check=False)
-        assert said in done.stderr
+        assert said in tiers.refused(autoscaling=autoscaling)
     tiers.apply("over", {**SPEC, "autoscaling": {"min": 1, "max": 101}})
     message = tiers.stalled("over", "NotAllowed")
     assert "spec.autoscaling.max" in message

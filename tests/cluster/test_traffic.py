@@ -16,7 +16,7 @@ import pytest
 from e2e.operator_process import OperatorProcess
 from modeltiers import names
 from tests.cluster.kit import LARGE, Tiers, until
-from tests.cluster.test_routingpolicy import POLICY, apply, table
+from tests.cluster.policies import POLICY, apply, table
 from tests.router.kit import vllm
 from tests.router.kit.client import Wire, chat_body, request
 from tests.router.kit.router import Router

@@ -63,6 +63,18 @@ def replaced(served: Team, tier: str, before: set[str]) -> Callable[[], bool]:
     return lambda: bool(now := pods_of(served, tier)) and not now & before
 
 
+def deleted(served: Team, tier: str, load: Load) -> float:
+    """Delete a tier under load, until its pods are gone and answers come; the policy tells. Returns when it began."""
+    began = time.monotonic()
+    served.kubectl("delete", "mt", tier)
+    wait_until(lambda: not served.pods(tier), f"the pods of the {tier} tier to go", 90)
+    answered_again(load)
+    ready = served.conditions("rp/support")["Ready"]
+    print(f"Ready={ready['status']}: {ready['message']}")
+    assert (ready["status"], ready["reason"]) == ("False", "TierNotFound")
+    return began
+
+
 class TestTiers:
     """The ladder changes under load."""
 
@@ -70,27 +82,15 @@ class TestTiers:
         """What the small tier is not sure of is answered all the same."""
         with asking(served, HARD) as load:
             assert load.tiers().keys() <= {"large"}
-            deleted = time.monotonic()
-            served.kubectl("delete", "mt", "large")
-            wait_until(lambda: not served.pods("large"), "the pods of the large tier to go", 90)
-            answered_again(load)
-            ready = served.conditions("rp/support")["Ready"]
-            tiers = load.tiers(deleted)
-        print(f"answers after the deletion {dict(tiers)}; Ready={ready['status']}: {ready['message']}")
-        assert (ready["status"], ready["reason"]) == ("False", "TierNotFound")
+            tiers = load.tiers(deleted(served, "large", load))
+        print(f"answers after the deletion {dict(tiers)}")
         nothing_failed(load)
 
     def test_a_small_tier_that_is_deleted_is_told_of_and_missed_by_nobody(self, served: Team) -> None:
         """The policy's Service leads to the next tier, by the last good table."""
         with asking(served) as load:
-            deleted = time.monotonic()
-            served.kubectl("delete", "mt", "small")
-            wait_until(lambda: not served.pods("small"), "the pods of the small tier to go", 90)
-            answered_again(load)
-            ready = served.conditions("rp/support")["Ready"]
-            gap = load.gap_ms(deleted)
-        print(f"longest gap after the deletion {gap:.0f} ms; Ready={ready['status']}: {ready['message']}")
-        assert (ready["status"], ready["reason"]) == ("False", "TierNotFound")
+            gap = load.gap_ms(deleted(served, "small", load))
+        print(f"longest gap after the deletion {gap:.0f} ms")
         nothing_failed(load)
 
     def test_the_small_tier_sleeps_and_wakes(self, served: Team) -> None:
