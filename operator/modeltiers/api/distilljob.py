@@ -1,0 +1,536 @@
+"""DistillJob: from a teacher to a promoted student, or a clear no.
+
+What decides the result (teacher, data, training, gate) cannot be changed: another question is another DistillJob.
+Budget, suspend, approval and promotion can. Status models live in `distilljob_status`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from modeltiers.api.base import Model, Rule, atomic, cel, distinct, listed_by
+from modeltiers.api.distilljob_status import DistillJobStatus
+from modeltiers.api.fields import Image, LabelKey, LabelValue, Name, ObjectName, Quantity, SecretKey, SecretKeyRef
+from modeltiers.api.model import Weights
+from modeltiers.api.modeltier import TokenPrice, Toleration
+
+Permille = Annotated[int, Field(ge=0, le=1000)]
+Path = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=512,
+        pattern=r"^[A-Za-z0-9_.][A-Za-z0-9_.-]*(/[A-Za-z0-9_.][A-Za-z0-9_.-]*)*$",
+        json_schema_extra=cel(Rule("!self.contains('..')", "a path must not contain '..'")),
+    ),
+]
+Pattern = Annotated[str, Field(min_length=1, max_length=1024)]
+Bucket = Annotated[
+    str,
+    Field(
+        min_length=6,
+        max_length=512,
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_.=-]+)*$",
+        json_schema_extra=cel(Rule("!self.contains('..')", "an s3:// address must not contain '..'")),
+    ),
+]
+
+IMMUTABLE = ("workload", "teacher", "student", "data", "generation", "filters", "decontamination", "training")
+IMMUTABLE_MORE = ("evaluation", "gate", "store")
+
+
+class Verifier(Model):
+    """One check that says whether an answer is right; an answer is right when all of them say so."""
+
+    name: Name
+    """Your name for it, shown in reports."""
+    type: Literal["Exact", "Contains", "Numeric", "Json", "Regex"]
+    """Exact: equal to what is expected, but for space around it. Contains: has it in it. Numeric: its last number is
+    the expected one. Json: it is JSON, of the schema and, where something is expected, equal to it. Regex: matches
+    pattern."""
+    tolerance_permille: Permille | None = None
+    """Numeric: how far it may be off, relative to what is expected. Left out: not at all."""
+    pattern: Pattern | None = None
+    """Regex: an RE2 pattern that the answer must match somewhere."""
+    schema_text: str | None = Field(default=None, min_length=2, max_length=16_384)
+    """Json: a JSON schema, as text."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule("(self.type == 'Regex') == has(self.pattern)", "type Regex needs pattern, and pattern needs type Regex"),
+        Rule("self.type == 'Json' || !has(self.schemaText)", "schemaText is for type Json: remove it"),
+        Rule(
+            "self.type == 'Numeric' || !has(self.tolerancePermille)", "tolerancePermille is for type Numeric: remove it"
+        ),
+    )
+
+
+class Workload(Model):
+    """The task: what it is and what makes an answer right."""
+
+    description: str | None = Field(default=None, max_length=1024)
+    """A line about the task for the report and the model card."""
+    verifiers: list[Verifier] = Field(min_length=1, max_length=16, json_schema_extra=listed_by("name"))
+    """What makes an answer right. A judge is no substitute: a student that only sounds like its teacher must fail."""
+
+
+class TierRef(Model):
+    """A ModelTier of this namespace."""
+
+    name: Name
+    """Its name."""
+
+
+class Endpoint(Model):
+    """An OpenAI-compatible API."""
+
+    base_url: str = Field(
+        min_length=8,
+        max_length=512,
+        pattern=r"^https?://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*/?$",
+    )
+    """Base URL up to and with the version, for example https://api.example.com/v1. The administrator allows hosts."""
+    model: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:@-]*$")
+    """Name of the model at that API."""
+    price: TokenPrice | None = None
+    """What the API charges; needed for a budget in money."""
+
+
+class Teacher(Model):
+    """Who is learnt from: exactly one of a tier and an endpoint."""
+
+    tier_ref: TierRef | None = None
+    """A ModelTier, asked at its own Service past every policy: its access must be Open, or Keys with `keyRef`."""
+    endpoint: Endpoint | None = None
+    """An OpenAI-compatible API."""
+    key_ref: SecretKeyRef | None = None
+    """Key to ask with: the API's key, or one that the tier admits. Handed to the pods by reference."""
+    terms_acknowledged: bool = False
+    """You have read the terms of an external teacher and may train on its answers. Kept with the artifact."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule("has(self.tierRef) != has(self.endpoint)", "give exactly one of tierRef and endpoint"),
+        Rule(
+            "!has(self.endpoint) || self.termsAcknowledged",
+            "an endpoint is somebody else's model: read its terms on training with answers, then set"
+            " termsAcknowledged: true",
+        ),
+    )
+
+
+class Student(Model):
+    """Who learns."""
+
+    base: Weights
+    """The untrained model. It is evaluated too: a student that is no better is refused."""
+    trained: Weights | None = None
+    """A student tuned elsewhere. It enters at Evaluate: nothing is generated or trained."""
+
+
+class ConfigMapKey(Model):
+    """One key of a ConfigMap of this namespace."""
+
+    name: ObjectName
+    """Name of the ConfigMap."""
+    key: SecretKey
+    """Key inside it."""
+
+
+class ClaimPath(Model):
+    """A file or folder on a volume of this namespace."""
+
+    claim_name: ObjectName
+    """PersistentVolumeClaim."""
+    path: Path
+    """A file of JSON lines, or a folder with *.jsonl files."""
+
+
+class Source(Model):
+    """Where conversations come from: JSON lines with OpenAI `messages`, and `expected`, `group`, `slice` where you have
+    them. Exactly one place."""
+
+    name: Name
+    """Your name for it."""
+    config_map: ConfigMapKey | None = None
+    """A small example's rows."""
+    volume: ClaimPath | None = None
+    """Rows on a volume."""
+    s3: Bucket | None = None
+    """Rows under an S3 address; credentials are the store's."""
+    hf: str | None = Field(
+        default=None,
+        min_length=8,
+        max_length=256,
+        pattern=r"^hf://datasets/[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*(@[A-Za-z0-9._-]+)?(/[A-Za-z0-9_.-]+)+$",
+    )
+    """A file of a Hub dataset, `hf://datasets/ORG/NAME@REVISION/FILE`."""
+    part: Literal["Any", "RedTeam"] = "Any"
+    """Any: split into training, evaluation and calibration. RedTeam: all of it is the red-team part."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "[has(self.configMap), has(self.volume), has(self.s3), has(self.hf)].filter(x, x).size() == 1",
+            "give exactly one of configMap, volume, s3 and hf",
+        ),
+    )
+
+
+class ScrubPattern(Model):
+    """Text to replace."""
+
+    name: Name
+    """What stands in its place, in brackets: `[NAME]`."""
+    pattern: Pattern
+    """An RE2 pattern."""
+
+
+class Scrub(Model):
+    """What is replaced in every row before anything is stored."""
+
+    kinds: list[Literal["Email", "Phone", "CardNumber", "Iban", "IpAddress"]] = Field(
+        default=[], max_length=8, json_schema_extra=distinct()
+    )
+    """Well-known forms. They find what looks like one, and miss what does not."""
+    patterns: list[ScrubPattern] = Field(default=[], max_length=32, json_schema_extra=listed_by("name"))
+    """Your own."""
+
+
+class Split(Model):
+    """How rows are parted, before the teacher is asked. Conversations and clusters of near-duplicates stay together."""
+
+    evaluation: int = Field(ge=1, le=100_000)
+    """Items of the sealed evaluation part; the gate needs enough of them (docs/gate.md)."""
+    calibration: int = Field(default=0, ge=0, le=100_000)
+    """Items of the sealed part that the acceptance threshold is calibrated on. 0: nothing is calibrated."""
+    seed: int = Field(default=17, ge=0, le=2**31 - 1)
+    """Another seed is another split."""
+    near_duplicate_permille: int = Field(default=800, ge=300, le=1000)
+    """Rows whose word sets overlap by so much (Jaccard) are one cluster; 1000 finds equal ones only."""
+
+
+class Data(Model):
+    """What is learnt from and tested on."""
+
+    sources: list[Source] = Field(min_length=1, max_length=16, json_schema_extra=listed_by("name"))
+    """Where rows come from."""
+    scrub: Scrub | None = None
+    """What is replaced in them."""
+    split: Split
+    """How they are parted."""
+
+
+class Generation(Model):
+    """How the teacher is asked."""
+
+    system: str | None = Field(default=None, min_length=1, max_length=8192)
+    """A system message put before each conversation that has none."""
+    samples: int = Field(default=1, ge=1, le=32)
+    """Answers for each prompt."""
+    temperature_milli: int = Field(default=0, ge=0, le=2000)
+    """Thousandths of the sampling temperature. 0 with more than one sample gives the same answer again."""
+    max_tokens: int = Field(default=512, ge=1, le=1_000_000)
+    """Longest answer. Answers cut there are dropped and counted."""
+    concurrency: int = Field(default=8, ge=1, le=512)
+    """Requests under way at once; after a kill at most so many are in doubt."""
+    timeout_seconds: int = Field(default=120, ge=1, le=3600)
+    """Longest wait for one answer."""
+    top_logprobs: int = Field(default=0, ge=0, le=20)
+    """Alternatives to keep for each token, for soft targets."""
+
+
+class Filters(Model):
+    """Which answers become training rows. What is dropped is kept beside, with the reason."""
+
+    verified: bool = True
+    """Only answers that the workload's verifiers call right."""
+    shortest: int = Field(default=1, ge=0, le=1_000_000)
+    """Fewest characters."""
+    longest: int = Field(default=100_000, ge=1, le=10_000_000)
+    """Most characters."""
+    duplicates: bool = False
+    """Keep rows with equal prompt and answer more than once."""
+    reasoning: Literal["Keep", "Strip"] = "Strip"
+    """What becomes of a reasoning trace before the answer."""
+    least_rows: int = Field(default=1, ge=1, le=10_000_000)
+    """With fewer rows left nothing is trained."""
+
+
+class Decontamination(Model):
+    """Training rows that are too like a sealed one."""
+
+    words: int = Field(default=8, ge=3, le=64)
+    """A run of so many words in both is an overlap."""
+    near_duplicate_permille: int = Field(default=800, ge=300, le=1000)
+    """So much of the word sets in common is an overlap."""
+    drop_at_most: int = Field(default=0, ge=0, le=1_000_000)
+    """Overlapping rows that are dropped; one more, and the job stops: something is wrong with the data."""
+
+
+class Lora(Model):
+    """Low-rank adapters, merged into the weights at the end."""
+
+    rank: int = Field(default=16, ge=1, le=512)
+    """Rank of the update."""
+    alpha: int = Field(default=32, ge=1, le=2048)
+    """Scale of the update."""
+
+
+class Training(Model):
+    """How the student is trained."""
+
+    method: Literal["Auto", "Sequence", "SoftTargets"] = "Auto"
+    """Sequence: on the teacher's text. SoftTargets: on its token probabilities, which needs the same tokenizer and
+    `generation.topLogprobs`. Auto: soft targets where they can be had."""
+    lora: Lora | None = None
+    """Train low-rank adapters. Left out: all weights."""
+    epochs: int = Field(default=2, ge=1, le=1000)
+    """Passes over the rows."""
+    batch_size: int = Field(default=16, ge=1, le=4096)
+    """Rows for one step, over all GPUs."""
+    learning_rate: str = Field(default="2e-5", max_length=16, pattern=r"^[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?$")
+    """Peak rate, as a decimal."""
+    warmup_permille: Permille = 30
+    """Share of the steps in which the rate rises."""
+    max_length: int = Field(default=2048, ge=16, le=1_000_000)
+    """Longest row in tokens; longer ones are dropped and counted."""
+    soft_weight_permille: Permille = 500
+    """SoftTargets: share of the soft term in the loss."""
+    soft_temperature_milli: int = Field(default=1000, ge=100, le=10_000)
+    """SoftTargets: temperature of both sides."""
+    checkpoint_steps: int = Field(default=100, ge=1, le=1_000_000)
+    """Steps between two checkpoints: the most that a kill can cost."""
+    seed: int = Field(default=17, ge=0, le=2**31 - 1)
+    """For order and initial adapters."""
+
+
+class Evaluation(Model):
+    """How student, base, incumbent and teacher are asked the sealed items: all in the same way."""
+
+    samples: int = Field(default=1, ge=1, le=16)
+    """Answers for each item; its score is their mean."""
+    temperature_milli: int = Field(default=0, ge=0, le=2000)
+    """Thousandths of the sampling temperature."""
+    max_tokens: int = Field(default=512, ge=1, le=1_000_000)
+    """Longest answer; one that is cut there counts as it stands."""
+    concurrency: int = Field(default=8, ge=1, le=512)
+    """Requests under way at once."""
+
+
+class GateSlice(Model):
+    """A slice that must hold by itself."""
+
+    name: str = Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+    """Value of `slice` in the rows."""
+    margin_permille: int = Field(default=50, ge=0, le=500)
+    """How much worse than the reference it may be."""
+
+
+class Gate(Model):
+    """When the student is good enough. docs/gate.md says how that is decided."""
+
+    margin_permille: int = Field(default=20, ge=0, le=500)
+    """How much worse than the incumbent it may be, in thousandths of the score."""
+    teacher_margin_permille: int | None = Field(default=None, ge=0, le=1000)
+    """How much worse than the teacher. Left out: not compared."""
+    alpha_permille: int = Field(default=50, ge=1, le=200)
+    """Chance to promote a student that is just worse than the margin."""
+    power_permille: int = Field(default=800, ge=500, le=990)
+    """Chance to promote one that is equal, from which the needed number of items follows."""
+    looks: int = Field(default=5, ge=1, le=100)
+    """How often one sealed evaluation part may be used; alpha is shared out among them."""
+    slices: list[GateSlice] = Field(default=[], max_length=16, json_schema_extra=listed_by("name"))
+    """Slices that must hold by themselves."""
+    red_team_margin_permille: int = Field(default=0, ge=0, le=500)
+    """How much worse on the red-team part."""
+
+
+class Calibration(Model):
+    """What the acceptance threshold promises."""
+
+    max_wrong_permille: int = Field(default=50, ge=1, le=500)
+    """Most wrong answers among those accepted without escalation."""
+    confidence_permille: int = Field(default=950, ge=500, le=999)
+    """How sure that promise is."""
+
+
+class Canary(Model):
+    """How traffic moves from the incumbent to the student."""
+
+    steps_permille: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
+        default=[50, 250, 1000], min_length=1, max_length=10, json_schema_extra=atomic()
+    )
+    """Shares of conversations, rising."""
+    hold_seconds: int = Field(default=300, ge=10, le=86_400)
+    """How long each is held."""
+    max_error_permille: Permille = 10
+    """Requests of the student that may fail, beyond the incumbent's share; more takes it back."""
+    max_escalation_permille: int = Field(default=100, ge=0, le=1000)
+    """Escalations beyond the incumbent's share; more takes it back."""
+
+
+class Promotion(Model):
+    """How the student goes live, in a tier whose `model.source` is `distill://NAME` of this job."""
+
+    tier_ref: TierRef | None = None
+    """The tier. Left out: the student is packaged and goes nowhere."""
+    incumbent: Weights | None = None
+    """What the tier serves until the student is promoted, and after a rollback. Left out: the student's base."""
+    approval: Literal["None", "Manual"] = "None"
+    """Manual: wait for the annotation that `modeltiers approve` writes."""
+    strategy: Literal["Canary", "Replace"] = "Canary"
+    """Canary: both revisions run, traffic moves by steps. Replace: the tier rolls over, where both do not fit."""
+    canary: Canary | None = None
+    """Steps and limits of the canary."""
+    calibration: Calibration | None = None
+    """What the threshold promises that goes live with the student."""
+
+
+class Traffic(Model):
+    """What the tier will serve, for the payback estimate."""
+
+    requests_per_day: int = Field(ge=1, le=10**10)
+    """Requests a day that the student would answer in the teacher's place."""
+    prompt_tokens: int = Field(ge=1, le=10**7)
+    """Mean tokens of a prompt."""
+    answer_tokens: int = Field(ge=1, le=10**7)
+    """Mean tokens of an answer."""
+
+
+class Budget(Model):
+    """Where the job stops; raise it, and the job goes on where it stopped."""
+
+    teacher_tokens: int | None = Field(default=None, ge=1, le=10**13)
+    """Tokens asked of and answered by the teacher, evaluation included."""
+    cost_micros: int | None = Field(default=None, ge=1, le=10**15)
+    """What the teacher's answers cost, in millionths of the price's currency."""
+    max_payback_days: int | None = Field(default=None, ge=1, le=3650)
+    """Do not train when the estimate says that it takes longer to pay back. Needs `traffic` and prices."""
+    traffic: Traffic | None = None
+    """What the tier will serve."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.maxPaybackDays) || has(self.traffic)", "maxPaybackDays needs traffic: add it"),
+    )
+
+
+class StageResources(Model):
+    """What one pod of a stage asks for."""
+
+    cpu: Quantity | None = None
+    """CPU request; no CPU limit is set."""
+    memory: Quantity | None = None
+    """Memory request and limit."""
+    gpus: int | None = Field(default=None, ge=0, le=64)
+    """GPUs; none when left out."""
+    gpu_resource: LabelKey | None = None
+    """Extended resource that a GPU is requested by; nvidia.com/gpu when left out."""
+
+
+class JobScheduling(Model):
+    """Where and how the Jobs run."""
+
+    queue_name: Name | None = None
+    """Kueue LocalQueue: every Job is born suspended with its label."""
+    priority_class_name: ObjectName | None = None
+    """PriorityClass of the pods."""
+    node_selector: dict[LabelKey, LabelValue] = Field(default={}, max_length=16)
+    """Labels a node must have."""
+    tolerations: list[Toleration] = Field(default=[], max_length=16, json_schema_extra=atomic())
+    """Taints to tolerate."""
+    retries: int = Field(default=6, ge=0, le=100)
+    """Failed pods of one stage before the job is Stalled. Preemption and eviction do not count."""
+    image: Image | None = None
+    """Trainer image, if the administrator allows a choice."""
+    profile: Name | None = None
+    """Engine profile of the pods that serve student and base for evaluation."""
+    work: StageResources | None = None
+    """Stages that move data and ask models."""
+    train: StageResources | None = None
+    """Training."""
+    engine: StageResources | None = None
+    """The engine that serves student and base for evaluation."""
+    retain_seconds: int = Field(default=3600, ge=60, le=604_800)
+    """How long a finished Job stays to be looked at. The DistillJob stays until you delete it."""
+
+
+class ArtifactStore(Model):
+    """Where data, checkpoints and artifacts are kept: exactly one place."""
+
+    claim_name: ObjectName | None = None
+    """PersistentVolumeClaim of this namespace; ReadWriteMany, or everything runs on one node."""
+    s3: Bucket | None = None
+    """An S3 address."""
+    s3_endpoint: str | None = Field(
+        default=None, max_length=512, pattern=r"^https?://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:[0-9]{1,5})?$"
+    )
+    """URL of an S3-compatible server other than AWS."""
+    s3_secret: ObjectName | None = None
+    """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, handed to the pods by reference."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule("has(self.claimName) != has(self.s3)", "give exactly one of claimName and s3"),
+        Rule("has(self.s3) || (!has(self.s3Endpoint) && !has(self.s3Secret))", "s3Endpoint and s3Secret need s3"),
+    )
+
+
+class DistillJobSpec(Model):
+    """What you want: who learns what from whom, how that is tested, and where the result goes."""
+
+    workload: Workload
+    """The task."""
+    teacher: Teacher
+    """Who is learnt from."""
+    student: Student
+    """Who learns."""
+    data: Data
+    """What is learnt from and tested on."""
+    generation: Generation | None = None
+    """How the teacher is asked."""
+    filters: Filters | None = None
+    """Which answers become training rows."""
+    decontamination: Decontamination | None = None
+    """Which rows are too like a sealed one."""
+    training: Training | None = None
+    """How the student is trained."""
+    evaluation: Evaluation | None = None
+    """How models are tested."""
+    gate: Gate | None = None
+    """When the student is good enough."""
+    promotion: Promotion | None = None
+    """How it goes live."""
+    budget: Budget | None = None
+    """Where the job stops."""
+    scheduling: JobScheduling | None = None
+    """Where and how the Jobs run."""
+    store: ArtifactStore
+    """Where everything is kept."""
+    suspend: bool = False
+    """Stop after what is durable; false goes on there."""
+
+    __cel__: ClassVar[tuple[Rule, ...]] = tuple(
+        Rule(
+            f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})",
+            f"{name} cannot be changed: what was generated, trained and tested rests on it. Create another DistillJob;"
+            " what it has in common with this one in the same store is not done again",
+        )
+        for name in (*IMMUTABLE, *IMMUTABLE_MORE)
+    )
+
+
+class DistillJob(Model):
+    """From a teacher to a promoted student: data, training, an honest test, a reversible promotion; or a clear no."""
+
+    api_version: Literal["modeltiers.dev/v1alpha1"]
+    kind: Literal["DistillJob"]
+    metadata: dict[str, Any]
+    spec: DistillJobSpec
+    status: DistillJobStatus | None = None
+
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+            "metadata.name must be at most 40 lower-case letters, digits and '-', beginning with a letter:"
+            " Jobs are named after it",
+        ),
+    )

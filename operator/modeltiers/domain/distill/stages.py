@@ -1,0 +1,174 @@
+"""The stages of a distillation: what each rests on, and which comes next. One table; all else follows from it.
+
+A stage's outcome is known by the digest of all it rests on: the parts of the spec it reads, and the outcomes before it.
+So what was done once is found again, whatever was lost in between, and a changed question never gets an old answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from modeltiers.api.base import Model
+from modeltiers.api.distilljob import (
+    Decontamination,
+    DistillJobSpec,
+    Evaluation,
+    Filters,
+    Gate,
+    Generation,
+    Promotion,
+    Training,
+)
+
+FORMAT: Final = 1
+"""Changes when a stage of a newer program would give another outcome for the same inputs."""
+DIGEST_LENGTH: Final = 32
+
+
+class Stage(StrEnum):
+    """The stages, in order."""
+
+    SNAPSHOT = "Snapshot"
+    SPLIT = "Split"
+    GENERATE = "Generate"
+    FILTER = "Filter"
+    DECONTAMINATE = "Decontaminate"
+    TRAIN = "Train"
+    EVALUATE_TEACHER = "EvaluateTeacher"
+    EVALUATE_BASE = "EvaluateBase"
+    EVALUATE_INCUMBENT = "EvaluateIncumbent"
+    EVALUATE_STUDENT = "EvaluateStudent"
+    GATE = "Gate"
+    CALIBRATE = "Calibrate"
+    PACKAGE = "Package"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a complete stage left: the digest of what it rested on, and that of what came out."""
+
+    digest: str
+    output: str
+    decision: str | None = None
+    """Gate: Pass, Fail or Inconclusive."""
+
+
+Outcomes = Mapping[Stage, Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rests:
+    """What a stage rests on: outcomes of others where they take part, and parts of the spec."""
+
+    on: tuple[Stage, ...]
+    spec: Callable[[DistillJobSpec], tuple[Model | None, ...]]
+
+
+def _answers(spec: DistillJobSpec) -> tuple[Model | None, ...]:
+    return (spec.workload, spec.evaluation or Evaluation())
+
+
+_TABLE: Final[Mapping[Stage, _Rests]] = {
+    Stage.SNAPSHOT: _Rests((), lambda spec: (*spec.data.sources, spec.data.scrub)),
+    Stage.SPLIT: _Rests((Stage.SNAPSHOT,), lambda spec: (spec.data.split,)),
+    Stage.GENERATE: _Rests((Stage.SPLIT,), lambda spec: (spec.teacher, spec.generation or Generation())),
+    Stage.FILTER: _Rests((Stage.GENERATE,), lambda spec: (spec.workload, spec.filters or Filters())),
+    Stage.DECONTAMINATE: _Rests((Stage.FILTER, Stage.SPLIT), lambda spec: (spec.decontamination or Decontamination(),)),
+    Stage.TRAIN: _Rests((Stage.DECONTAMINATE,), lambda spec: (spec.student.base, spec.training or Training())),
+    Stage.EVALUATE_TEACHER: _Rests((Stage.SPLIT,), lambda spec: (spec.teacher, *_answers(spec))),
+    Stage.EVALUATE_BASE: _Rests((Stage.SPLIT,), lambda spec: (spec.student.base, *_answers(spec))),
+    Stage.EVALUATE_INCUMBENT: _Rests((Stage.SPLIT,), lambda spec: (_incumbent(spec), *_answers(spec))),
+    Stage.EVALUATE_STUDENT: _Rests((Stage.TRAIN, Stage.SPLIT), lambda spec: (spec.student.trained, *_answers(spec))),
+    Stage.GATE: _Rests(
+        (Stage.EVALUATE_TEACHER, Stage.EVALUATE_BASE, Stage.EVALUATE_INCUMBENT, Stage.EVALUATE_STUDENT),
+        lambda spec: (spec.gate or Gate(),),
+    ),
+    Stage.CALIBRATE: _Rests(
+        (Stage.TRAIN, Stage.SPLIT, Stage.GATE),
+        lambda spec: (spec.student.trained, (spec.promotion or Promotion()).calibration, *_answers(spec)),
+    ),
+    Stage.PACKAGE: _Rests(
+        (Stage.TRAIN, Stage.GATE, Stage.CALIBRATE), lambda spec: (spec.workload, spec.student, spec.teacher)
+    ),
+}
+
+
+def _incumbent(spec: DistillJobSpec) -> Model | None:
+    return spec.promotion.incumbent if spec.promotion else None
+
+
+def takes_part(stage: Stage, spec: DistillJobSpec) -> bool:
+    """Whether a job has this stage."""
+    match stage:
+        case Stage.GENERATE | Stage.FILTER | Stage.DECONTAMINATE | Stage.TRAIN:
+            return spec.student.trained is None
+        case Stage.EVALUATE_INCUMBENT:
+            return _incumbent(spec) is not None
+        case Stage.CALIBRATE:
+            return spec.data.split.calibration > 0
+        case _:
+            return True
+
+
+def stages_of(spec: DistillJobSpec) -> tuple[Stage, ...]:
+    """The stages of a job, in order."""
+    return tuple(stage for stage in Stage if takes_part(stage, spec))
+
+
+def before(stage: Stage, spec: DistillJobSpec) -> tuple[Stage, ...]:
+    """The stages whose outcomes this one reads."""
+    return tuple(other for other in _TABLE[stage].on if takes_part(other, spec))
+
+
+def digest_of(stage: Stage, spec: DistillJobSpec, outcomes: Outcomes) -> str:
+    """Digest of all that a stage rests on; every stage before it must be in `outcomes`."""
+    parts = _TABLE[stage].spec(spec)
+    rests = {
+        "format": FORMAT,
+        "stage": stage.value,
+        "spec": [None if part is None else part.model_dump(mode="json", by_alias=True) for part in parts],
+        "outcomes": {other.value: outcomes[other].output for other in before(stage, spec)},
+    }
+    return hash_of(rests)
+
+
+def hash_of(document: Any) -> str:
+    """Hash of a JSON document, the same for equal ones."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """A stage to run, and the digest of what it rests on."""
+
+    stage: Stage
+    digest: str
+
+
+def walk(spec: DistillJobSpec, known: Outcomes) -> Iterator[Next | Outcome]:
+    """The job as far as it is known: an outcome for each stage that is complete, then the stage to run, if any.
+
+    An outcome that rests on something else than the spec says now does not count, nor does any after it.
+    """
+    sound: dict[Stage, Outcome] = {}
+    for stage in stages_of(spec):
+        digest = digest_of(stage, spec, sound)
+        found = known.get(stage)
+        if found is None or found.digest != digest:
+            yield Next(stage, digest)
+            return
+        sound[stage] = found
+        yield found
+        if stage is Stage.GATE and found.decision != "Pass":
+            return
+
+
+def next_stage(spec: DistillJobSpec, known: Outcomes) -> Next | None:
+    """The stage to run; None when the job is at its end."""
+    return next((step for step in walk(spec, known) if isinstance(step, Next)), None)
