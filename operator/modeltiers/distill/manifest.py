@@ -58,6 +58,7 @@ def write(folder: Folder, stage: Stage, digest: str, result: Result) -> Manifest
         "summary": result.summary[:1000],
         "facts": dict(result.facts),
         "spend": dict(result.spend),
+        "notes": dict(result.notes),
     }
     folder.write(MANIFEST, json.dumps(body, indent=1, ensure_ascii=False).encode())
     return Manifest(body)

@@ -81,6 +81,8 @@ class Result:
     """Figures for status and report: small, and the same for the same inputs."""
     spend: Mapping[str, Any] = field(default_factory=dict)
     """`promptTokens`, `answerTokens`, `costMicros`, `currency`, `inDoubt`; not part of the outcome's hash."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What happened on the way, interruptions for one; not part of the outcome's hash."""
 
 
 Run = Callable[[Work], Result]

@@ -97,6 +97,25 @@ class Folder:
         with _reaching(self.at(name)):
             return io.BufferedReader(self.fs.open(self.at(name), "rb"), BLOCK)
 
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        with _reaching(self.at(name)):
+            return int(self.fs.info(self.at(name))["size"])
+
+    def drop(self, name: str) -> None:
+        """Delete a file, or a folder with all in it; what is not there is as well."""
+        with _reaching(self.at(name)):
+            if self.fs.exists(self.at(name)):
+                self.fs.rm(self.at(name), recursive=True)
+
+    def move(self, name: str, to: str) -> None:
+        """Give every file of a folder another place."""
+        for file in self.sub(name).names():
+            with self.sub(name).reading(file) as source, self.writing(f"{to}/{file}") as out:
+                while block := source.read(BLOCK):
+                    out.write(block)
+        self.drop(name)
+
     def facts(self, name: str) -> FileFacts:
         """A file's hash and size."""
         digest, size = hashlib.sha256(), 0
