@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONPATH := operator:.
 
-.PHONY: help setup tools demo test check lint unit router-test cluster-test bench e2e router-e2e fuzz soak generate golden lock clean
+.PHONY: help setup tools demo test check lint unit router-test cluster-test train-test bench e2e router-e2e fuzz soak generate golden lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ router-test: setup ## the router against real sockets
 
 cluster-test: setup tools ## tests on a real control plane
 	@$(BIN)/python -m pytest tests/cluster -q -m "not slow"
+
+train-test: setup ## the trainer in an environment of its own (the first run installs torch: minutes, up to 6 GB)
+	@$(BIN)/python -m e2e.train test tests/train -q -m "not slow"
 
 bench: setup tools ## ratios: the operator against a bare client and with 500 policies, the router against nginx and haproxy
 	@$(BIN)/python -m e2e.bench

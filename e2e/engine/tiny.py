@@ -71,6 +71,18 @@ def write_random(folder: Path, *, sureness: float = 1.0, seed: int = 1) -> Path:
     return _write(folder, tokenizer, shape, tensors, _template(()), generation={})
 
 
+def write_untrained(folder: Path, tokenizer: Tokenizer, *, hidden: int, layers: int, seed: int = 1) -> Path:
+    """Write a model as training starts with it: small random weights, which know nothing."""
+    shape = {**_config(tokenizer, hidden=hidden, layers=layers), "num_key_value_heads": hidden // HEAD}
+    dice = random.Random(seed)  # noqa: S311 - repeatable, not secret
+
+    def weights(rows: int, columns: int) -> Matrix:
+        return (rows, columns), array("f", (dice.gauss(0, 0.02) for _ in range(rows * columns)))
+
+    tensors = {name: weights(*size) if len(size) == 2 else _flat(name, size) for name, size in _sizes(shape)}
+    return _write(folder, tokenizer, shape, tensors, _template(()), generation={"temperature": 0.0})
+
+
 def write_scripted(folder: Path, answers: Sequence[Answer]) -> Path:
     """Write a model that says one of these answers, whatever it is asked, and ends: the first that applies.
 

@@ -17,14 +17,15 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("install", help="install torch, transformers, TRL and PEFT into the cache, if not there")
     clean = commands.add_parser("clean", help="delete environments that other pins made")
     clean.add_argument("--all", action="store_true", help="the one in use too")
-    test = commands.add_parser("test", help="run the trainer's tests in its environment")
-    test.add_argument("arguments", nargs=argparse.REMAINDER, help="for pytest")
+    commands.add_parser("test", help="run the trainer's tests in its environment; what follows is for pytest")
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return the exit code."""
-    arguments = parser().parse_args(argv)
+    arguments, rest = parser().parse_known_args(argv)
+    if rest and arguments.command != "test":
+        parser().error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         if arguments.command == "install":
             print(environment.pinned().install())
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
             gone = environment.pinned().clean(everything=arguments.all)
             say("\n".join(f"deleted {path}" for path in gone) or "nothing to delete")
         else:
-            command = [str(environment.python()), "-m", "pytest", "tests/train", *arguments.arguments]
+            command = [str(environment.python()), "-m", "pytest", *(rest or ["tests/train"])]
             return subprocess.run(command, env=environment.variables(), check=False).returncode
     except HarnessError as error:
         say(f"error: {error}")

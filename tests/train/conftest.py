@@ -1,0 +1,94 @@
+"""Tiny models and stores for the trainer's tests. They run in the trainer's environment only: `make train-test`."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.train.models import make_base
+from e2e.train.store import Prepared, prepare
+from e2e.train.task import make_rows
+from modeltiers.distill.manifest import Manifest
+from modeltiers.distill.run import run_stage, stage_folder
+from modeltiers.distill.stage import Progress
+from modeltiers.distill.store import Folder
+from modeltiers.domain.distill.stages import Stage, digest_of
+
+# The project's own environment has no torch: there is nothing to collect there.
+collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_*.py"]
+
+QUICK = {"batchSize": 8, "epochs": 2, "learningRate": "3e-3", "checkpointSteps": 5}
+
+
+def answered(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as Decontaminate leaves them, answered with what is expected."""
+    return [
+        {
+            "id": row["group"],
+            "sample": 0,
+            **row,
+            "answer": {"role": "assistant", "content": row["expected"]},
+            "finishReason": "stop",
+        }
+        for row in rows
+    ]
+
+
+@dataclass
+class Trial:
+    """One run of the stage over a store of its own."""
+
+    prepared: Prepared
+    stop: threading.Event = field(default_factory=threading.Event)
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def folder(self) -> Folder:
+        """The stage's folder."""
+        digest = digest_of(Stage.TRAIN, self.prepared.plan.spec, self.prepared.outcomes)
+        return stage_folder(self.prepared.root, Stage.TRAIN, digest)
+
+    @property
+    def local(self) -> Path:
+        """The same, on this machine."""
+        found = self.folder.local
+        assert found is not None
+        return found
+
+    def run(self) -> Manifest:
+        """Run the stage in this process."""
+        plan, root = self.prepared.plan, self.prepared.root
+        made, _ = run_stage(plan, root, Stage.TRAIN, self.prepared.outcomes, progress=self.progress, stop=self.stop)
+        return made
+
+
+MakeTrial = Callable[..., Trial]
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows nothing."""
+    return make_base(tmp_path_factory.mktemp("base"), hidden=64, layers=1)
+
+
+@pytest.fixture
+def trial(base: Path, tmp_path: Path) -> MakeTrial:
+    """Make a trial: of 40 rows, unless others are given."""
+
+    def make(
+        rows: Iterable[Mapping[str, Any]] | None = None,
+        *,
+        models: Mapping[str, Path] | None = None,
+        into: str = "store",
+        **training: Any,
+    ) -> Trial:
+        given = answered(make_rows(40, 1)) if rows is None else rows
+        return Trial(prepare(str(tmp_path / into), given, {"base": base, **(models or {})}, {**QUICK, **training}))
+
+    return make
