@@ -47,4 +47,5 @@ class Plan(Model):
     sources: dict[str, str] = Field(default={})
     """Where each source's rows are: a path or an fsspec address, by the source's name."""
     models: dict[str, str] = Field(default={})
-    """Where `base`, `trained` and `incumbent` have their weights: a path, or hf://ORG/NAME."""
+    """Where `base`, `trained` and `incumbent` have their weights: a path, or hf://ORG/NAME. `teacher` too, where it is
+    served in this cluster: its tokenizer tells whether soft targets can be."""
