@@ -41,7 +41,7 @@ lint: setup ## generated files, formatting, types, floors
 	@echo "lint: floors" && $(BIN)/lint-imports --no-logo > .import-linter.log || { cat .import-linter.log; exit 1; }
 
 unit: setup ## pure tests, a minute
-	@$(BIN)/python -m pytest tests/unit tests/engine -q -m "not slow"
+	@$(BIN)/python -m pytest tests/unit tests/engine tests/distill -q -m "not slow"
 
 router-test: setup ## the router against real sockets
 	@$(BIN)/python -m pytest tests/router -q -m "not slow"

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
 from fsspec.implementations.local import LocalFileSystem
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.fsspec import FsspecStore
 
 from modeltiers.distill.faults import BadData, TryAgain
@@ -55,12 +56,12 @@ class Folder:
 
     def has(self, name: str) -> bool:
         """Whether a file is there."""
-        with _reaching(self.at(name)):
+        with reaching(self.at(name)):
             return bool(self.fs.exists(self.at(name)))
 
     def names(self) -> list[str]:
         """The files of the folder and of those inside, by their path from here, in order."""
-        with _reaching(self.path):
+        with reaching(self.path):
             if not self.fs.exists(self.path):
                 return []
             start = len(self.path.rstrip("/")) + 1
@@ -69,12 +70,12 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
-        with _reaching(self.at(name)):
+        with reaching(self.at(name)):
             return bytes(self.fs.cat_file(self.at(name)))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all, durable when this returns."""
-        with _reaching(self.at(name)):
+        with reaching(self.at(name)):
             if self.local is None:
                 self.fs.pipe_file(self.at(name), content)
             else:
@@ -84,7 +85,7 @@ class Folder:
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
         """Write a file in pieces; it is there, whole, when the block ends well."""
-        with _reaching(self.at(name)):
+        with reaching(self.at(name)):
             if self.local is None:
                 with self.fs.open(self.at(name), "wb") as out:
                     yield out
@@ -94,7 +95,7 @@ class Folder:
 
     def reading(self, name: str) -> IO[bytes]:
         """A file to read in pieces."""
-        with _reaching(self.at(name)):
+        with reaching(self.at(name)):
             return io.BufferedReader(self.fs.open(self.at(name), "rb"), BLOCK)
 
     def size(self, name: str) -> int:
@@ -193,7 +194,7 @@ def sync_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _reaching(path: str) -> Iterator[None]:
+def reaching(path: str) -> Iterator[None]:
     """Say which file could not be had; what may go by itself is tried again."""
     try:
         yield
@@ -202,5 +203,13 @@ def _reaching(path: str) -> Iterator[None]:
     except PermissionError as fault:
         said = f"{path}: {fault.strerror or fault}"
         raise BadData(f"{said}: let the pods' group or the key's user write there") from fault
-    except OSError as fault:  # a full disk, a network file system or an S3 server that does not answer
+    except OSError as fault:  # a full disk, a network file system
         raise TryAgain(f"{path}: {fault.strerror or fault}") from fault
+    except (PermissionDeniedError, UnauthenticatedError) as fault:
+        raise BadData(f"{path}: {_first_line(fault)}: look at the key in spec.store.s3Secret") from fault
+    except BaseError as fault:  # an S3 server that does not answer, or not well
+        raise TryAgain(f"{path}: {_first_line(fault)}") from fault
+
+
+def _first_line(fault: Exception) -> str:
+    return str(fault).partition("\n")[0][:300]
