@@ -100,12 +100,12 @@ class Folder:
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
-        with _reaching(self.at(name)):
+        with reaching(self.at(name)):
             return int(self.fs.info(self.at(name))["size"])
 
     def drop(self, name: str) -> None:
         """Delete a file, or a folder with all in it; what is not there is as well."""
-        with _reaching(self.at(name)):
+        with reaching(self.at(name)):
             if self.fs.exists(self.at(name)):
                 self.fs.rm(self.at(name), recursive=True)
 
