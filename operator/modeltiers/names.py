@@ -25,12 +25,23 @@ LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 LABEL_TIER: Final = f"{GROUP}/tier"
 LABEL_REVISION: Final = f"{GROUP}/revision"
 LABEL_POLICY: Final = f"{GROUP}/policy"
+LABEL_DISTILL: Final = f"{GROUP}/distilljob"
+LABEL_STAGE: Final = f"{GROUP}/stage"
+LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 
 # Annotations on children.
 ANNOTATION_RECORD: Final = f"{GROUP}/record"  # the resolved plan and pod template, with the hash of their inputs
 ANNOTATION_APPLIED: Final = f"{GROUP}/applied"  # the hash of the intent that was applied last
 
 ANNOTATION_ROLLOUT: Final = f"{GROUP}/rollout-token"  # on pod templates: the token of the spec, so that a new one rolls
+
+# On Jobs: what a stage rests on, the plan it was given, and the retry that it answers.
+ANNOTATION_DIGEST: Final = f"{GROUP}/digest"
+ANNOTATION_PLAN: Final = f"{GROUP}/plan"
+# On DistillJobs, by users: another value runs what failed once more; the artifact's digest lets it go live, or back.
+ANNOTATION_RETRY: Final = f"{GROUP}/retry"
+ANNOTATION_APPROVE: Final = f"{GROUP}/approve"
+ANNOTATION_ROLLBACK: Final = f"{GROUP}/rollback"
 
 # On pods: changed so that the kubelet looks at the pod's volumes now, and not within a minute.
 ANNOTATION_TABLES: Final = f"{GROUP}/tables-touched"
@@ -117,6 +128,31 @@ def service_account(tier: str) -> str:
     return tier
 
 
+STAGE_CONTAINER: Final = "stage"
+MAX_DISTILL_NAME: Final = 40  # leaves room for a stage and a digest inside 63 characters
+_STAGE_SLUGS: Final = {
+    "EvaluateTeacher": "eval-teacher",
+    "EvaluateBase": "eval-base",
+    "EvaluateStudent": "eval-student",
+}
+
+
+def stage_job(job: str, stage: str, digest: str) -> str:
+    """Name of the Job that runs a stage whose inputs have this digest."""
+    slug = {**_STAGE_SLUGS, "EvaluateIncumbent": "eval-incumbent"}.get(stage, stage.lower())
+    return f"{job}-{slug}-{digest[:6]}"
+
+
+def distill_plan(job: str) -> str:
+    """Name of the ConfigMap with the plan that the stages of a DistillJob read."""
+    return f"{job}-plan"
+
+
+def distill_account(job: str) -> str:
+    """Name of the (tokenless) ServiceAccount of the stages' pods; also of the NetworkPolicy before them."""
+    return f"{job}-distill"
+
+
 def disruption_budget(tier: str) -> str:
     """Name of the PodDisruptionBudget over a tier's pods."""
     return tier
@@ -135,6 +171,11 @@ def tier_labels(tier: str) -> dict[str, str]:
 def policy_labels(policy: str) -> dict[str, str]:
     """Labels that select everything of one policy."""
     return {LABEL_NAME: "routingpolicy", LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_POLICY: policy}
+
+
+def distill_labels(job: str) -> dict[str, str]:
+    """Labels that select everything of one DistillJob."""
+    return {LABEL_NAME: "distilljob", LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_DISTILL: job}
 
 
 def selector(tier: str, revision: str | None = None) -> dict[str, str]:

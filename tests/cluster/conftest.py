@@ -23,6 +23,7 @@ SETTINGS: dict[str, Any] = {
     "allowedImages": ["example.com/"],
     "router": {"image": "example.com/router:1", "entryReturnSeconds": ENTRY_RETURN},
     "facts": {"readSeconds": 2, "writeSeconds": 2},
+    "distill": {"image": "example.com/distill:1", "trainImage": "example.com/train:1", "progressSeconds": 1},
     "gateways": {"public": {"name": "edge", "namespace": "gateways"}},
     "externalHosts": [{"host": "localhost", "private": True}, {"host": "nowhere.invalid"}],
 }

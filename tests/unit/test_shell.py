@@ -110,7 +110,7 @@ async def test_the_lag_of_a_blocked_loop_is_seen() -> None:
 def test_kopf_watches_only_what_is_ours() -> None:
     chosen = settings()
     assert set(chosen.watching.label_selectors.values()) == {OURS}
-    assert len(chosen.watching.label_selectors) == 7
+    assert len(chosen.watching.label_selectors) == 8
     assert not chosen.posting.enabled
     # A watch that falls silent just before its end is still heard of before it counts as stale.
     assert (chosen.watching.server_timeout or 0) + chosen.watching.inactivity_timeout < STALE_WATCH

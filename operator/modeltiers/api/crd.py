@@ -5,6 +5,7 @@ It decides how kubectl shows a resource. It refuses to know what is inside one: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +14,7 @@ import yaml
 
 from modeltiers import names
 from modeltiers.api.base import Model
+from modeltiers.api.distilljob import DistillJob
 from modeltiers.api.modeltier import ModelTier
 from modeltiers.api.routingpolicy import RoutingPolicy
 from modeltiers.api.schema import Schema, structural, without_troubling_defaults
@@ -110,7 +112,23 @@ ROUTING_POLICY: Final = Resource(
     reasons="routingpolicy-reasons.md",
 )
 
-RESOURCES: Final[tuple[Resource, ...]] = (MODEL_TIER, ROUTING_POLICY)
+DISTILL_JOB: Final = Resource(
+    model=DistillJob,
+    plural="distilljobs",
+    short_name="dj",
+    columns=(
+        Column("STAGE", ".status.stage", "The stage it is at, or how it ended."),
+        Column("PROGRESS", ".status.progress", "How far that is."),
+        Column("DECISION", ".status.decision", "What the gate said."),
+        Column("SPEND", ".status.spent", "What the teacher was asked for."),
+        Column("REASON", '.status.conditions[?(@.type=="Complete")].reason', "Why it is where it is.", wide=True),
+        Column("ARTIFACT", ".status.artifact.digest", "Digest of the packaged student.", wide=True),
+        AGE,
+    ),
+    reasons="distilljob-reasons.md",
+)
+
+RESOURCES: Final[tuple[Resource, ...]] = (MODEL_TIER, ROUTING_POLICY, DISTILL_JOB)
 
 
 def root_schema(resource: Resource) -> Schema:
@@ -164,6 +182,9 @@ def _column(column: Column) -> dict[str, Any]:
 # --- to YAML ----------------------------------------------------------------------------------------------------------
 
 
+_NUMBER: Final = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", re.IGNORECASE)
+
+
 class _Dumper(yaml.SafeDumper):
     """Readable YAML: lists are indented, long prose is folded, nothing is an alias."""
 
@@ -177,7 +198,8 @@ class _Dumper(yaml.SafeDumper):
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     """Fold long prose into a block and keep lines as they are; what has no spaces to fold at stays in one line."""
     prose = ">" if len(text) > 60 and " " in text else None
-    style = "|" if text.endswith("\n") else prose
+    # `2e-5` is a text to PyYAML and a number to everybody else.
+    style = "|" if text.endswith("\n") else "'" if _NUMBER.fullmatch(text) else prose
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

@@ -79,7 +79,7 @@ class TierRef(Model):
     """A ModelTier of this namespace."""
 
     name: Name
-    """Its name."""
+    """Name of the ModelTier."""
 
 
 class Endpoint(Model):
@@ -193,7 +193,7 @@ class Scrub(Model):
     )
     """Well-known forms. They find what looks like one, and miss what does not."""
     patterns: list[ScrubPattern] = Field(default=[], max_length=32, json_schema_extra=listed_by("name"))
-    """Your own."""
+    """Your own patterns."""
 
 
 class Split(Model):
@@ -307,6 +307,9 @@ class Training(Model):
 class Evaluation(Model):
     """How student, base, incumbent and teacher are asked the sealed items: all in the same way."""
 
+    tier_ref: TierRef | None = None
+    """The ModelTier whose engine serves student and base for the test: its image, profile, accelerators and flags. Left
+    out: the promotion's tier."""
     samples: int = Field(default=1, ge=1, le=16)
     """Answers for each item; its score is their mean."""
     temperature_milli: int = Field(default=0, ge=0, le=2000)
@@ -442,14 +445,10 @@ class JobScheduling(Model):
     """Failed pods of one stage before the job is Stalled. Preemption and eviction do not count."""
     image: Image | None = None
     """Trainer image, if the administrator allows a choice."""
-    profile: Name | None = None
-    """Engine profile of the pods that serve student and base for evaluation."""
     work: StageResources | None = None
     """Stages that move data and ask models."""
     train: StageResources | None = None
-    """Training."""
-    engine: StageResources | None = None
-    """The engine that serves student and base for evaluation."""
+    """The training stage."""
     retain_seconds: int = Field(default=3600, ge=60, le=604_800)
     """How long a finished Job stays to be looked at. The DistillJob stays until you delete it."""
 
@@ -465,12 +464,30 @@ class ArtifactStore(Model):
         default=None, max_length=512, pattern=r"^https?://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:[0-9]{1,5})?$"
     )
     """URL of an S3-compatible server other than AWS."""
-    s3_secret: ObjectName | None = None
-    """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, handed to the pods by reference."""
+    s3_access_key_id_ref: SecretKeyRef | None = None
+    """Access key id, handed to the pods by reference."""
+    s3_secret_access_key_ref: SecretKeyRef | None = None
+    """Secret access key, handed to the pods by reference."""
 
     __cel__: ClassVar[tuple[Rule, ...]] = (
         Rule("has(self.claimName) != has(self.s3)", "give exactly one of claimName and s3"),
-        Rule("has(self.s3) || (!has(self.s3Endpoint) && !has(self.s3Secret))", "s3Endpoint and s3Secret need s3"),
+        Rule("has(self.s3) || !has(self.s3Endpoint)", "s3Endpoint needs s3"),
+        Rule(
+            "has(self.s3) || (!has(self.s3AccessKeyIdRef) && !has(self.s3SecretAccessKeyRef))",
+            "the keys are for an S3 store: set s3, or remove them",
+        ),
+    )
+
+
+def _immutable(*fields: str) -> tuple[Rule, ...]:
+    """Rules that fields of the spec stay as they are."""
+    return tuple(
+        Rule(
+            f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})",
+            f"{name} cannot be changed: what was generated, trained and tested rests on it. Create another DistillJob;"
+            " what it has in common with this one in the same store is not done again",
+        )
+        for name in fields
     )
 
 
@@ -478,11 +495,11 @@ class DistillJobSpec(Model):
     """What you want: who learns what from whom, how that is tested, and where the result goes."""
 
     workload: Workload
-    """The task."""
+    """The task, and what makes an answer right."""
     teacher: Teacher
     """Who is learnt from."""
     student: Student
-    """Who learns."""
+    """The model that learns."""
     data: Data
     """What is learnt from and tested on."""
     generation: Generation | None = None
@@ -508,13 +525,18 @@ class DistillJobSpec(Model):
     suspend: bool = False
     """Stop after what is durable; false goes on there."""
 
-    __cel__: ClassVar[tuple[Rule, ...]] = tuple(
+    __cel__: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})",
-            f"{name} cannot be changed: what was generated, trained and tested rests on it. Create another DistillJob;"
-            " what it has in common with this one in the same store is not done again",
-        )
-        for name in (*IMMUTABLE, *IMMUTABLE_MORE)
+            "has(self.evaluation) && has(self.evaluation.tierRef)"
+            " || has(self.promotion) && has(self.promotion.tierRef)",
+            "name the ModelTier whose engine serves the student: promotion.tierRef, or evaluation.tierRef where nothing"
+            " is promoted",
+        ),
+        Rule(
+            "!has(self.data.split.calibration) || self.data.split.calibration == 0 || has(self.promotion)",
+            "data.split.calibration is for a threshold that goes live: add promotion, or remove it",
+        ),
+        *_immutable(*IMMUTABLE, *IMMUTABLE_MORE),
     )
 
 

@@ -37,7 +37,7 @@ class Stage(Model):
     """One stage of the job."""
 
     name: str = Field(max_length=32)
-    """Its name."""
+    """Name of the stage."""
     state: Literal["Waiting", "Running", "Complete", "Failed"]
     """Waiting (queued, suspended or not scheduled), Running, Complete, or Failed."""
     digest: Digest
@@ -101,8 +101,8 @@ class Artifact(Model):
 
     digest: Digest
     """Hash of its files. Approval names it."""
-    source: ShortText
-    """Where its weights are, as a ModelTier would name them."""
+    source: ShortText | None = None
+    """Where its weights are, as a ModelTier would name them; absent where no tier can mount them."""
     threshold_permille: Annotated[int, Field(ge=0, le=1000)] | None = None
     """Confidence from which a route may accept its answers; absent when nothing was calibrated."""
     report: ShortText | None = None
@@ -112,7 +112,7 @@ class Artifact(Model):
 class PromotionStatus(Model):
     """Where the student stands in its tier."""
 
-    phase: Literal["AwaitingApproval", "Canary", "Live", "RolledBack"]
+    state: Literal["AwaitingApproval", "Canary", "Live", "RolledBack"]
     """AwaitingApproval, Canary, Live or RolledBack."""
     weight_permille: Annotated[int, Field(ge=0, le=1000)] = 0
     """Its share of conversations."""

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from modeltiers import names
 from modeltiers.api.base import Model
+from modeltiers.api.distilljob import DistillJob
 from modeltiers.api.modeltier import ModelTier
 from modeltiers.api.routingpolicy import RoutingPolicy
 from modeltiers.api.schema import nodes, structural
@@ -45,6 +46,11 @@ def parse(body: object) -> ModelTier | Fault:
 def parse_policy(body: object) -> RoutingPolicy | Fault:
     """Read any JSON value as a RoutingPolicy, as `parse` does a ModelTier."""
     return parse_as(RoutingPolicy, body)
+
+
+def parse_distill(body: object) -> DistillJob | Fault:
+    """Read any JSON value as a DistillJob, as `parse` does a ModelTier."""
+    return parse_as(DistillJob, body)
 
 
 def parse_as(model: type[M], body: object) -> M | Fault:

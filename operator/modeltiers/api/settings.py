@@ -99,6 +99,29 @@ class RouterDefaults(Model):
     tier at once when none of its pods is ready."""
 
 
+class DistillDefaults(Model):
+    """The programs that run in the pods of DistillJobs."""
+
+    image: str | None = Field(default=None, min_length=1, max_length=512)
+    """Image of the stages that move data and ask models. Left out, DistillJobs do not run. Pin it by digest."""
+    train_image: str | None = Field(default=None, min_length=1, max_length=512)
+    """Image of the training stage; `image` when left out, which must then have what training needs."""
+    train_env: list[ProfileEnv] = Field(default=[], max_length=64)
+    """Environment variables of the training stage."""
+    train_mounts: list[ProfileMount] = Field(default=[], max_length=16)
+    """Volumes to mount into the training stage."""
+    cpu: Quantity = "250m"
+    """CPU request of a stage."""
+    memory: Quantity = "1Gi"
+    """Memory request and limit of a stage."""
+    train_cpu: Quantity = "1"
+    """CPU request of training."""
+    train_memory: Quantity = "8Gi"
+    """Memory request and limit of training."""
+    progress_seconds: int = Field(default=5, ge=1, le=600)
+    """Between two looks at a running stage, and so the least time between two writes of its progress."""
+
+
 class FactsSettings(Model):
     """How the operator learns what requests met, for the status of policies."""
 
@@ -189,6 +212,8 @@ class Settings(Model):
     """The engine that a tier gets when it names no profile."""
     router: RouterDefaults = RouterDefaults()
     """The router that stands before every engine."""
+    distill: DistillDefaults = DistillDefaults()
+    """The programs that run in the pods of DistillJobs."""
     network: Network = Network()
     """Who may connect to routers."""
     facts: FactsSettings = FactsSettings()

@@ -20,6 +20,7 @@ from modeltiers.cli.routing_page import routing_page
 from modeltiers.cli.table_page import table_page
 from modeltiers.domain import policy_reasons
 from modeltiers.domain.conditions import reasons_page
+from modeltiers.domain.distill import reasons as distill_reasons
 from modeltiers.kube.access import rbac_manifests
 from modeltiers.render.operator import ROUTER_IMAGE, render_operator
 
@@ -61,6 +62,7 @@ def reference_pages() -> dict[Path, str]:
     more = {
         "reasons.md": reasons_page(),
         "routingpolicy-reasons.md": policy_reasons.reasons_page(),
+        "distilljob-reasons.md": distill_reasons.reasons_page(),
         "settings.md": settings,
         "table.md": table_page(),
         "routing.md": routing_page(),

@@ -35,7 +35,7 @@ class Children:
         for desired in wanted:
             try:
                 kind, name = desired["kind"], desired["metadata"]["name"]
-                if kind == "ConfigMap" and self.store.child(key, kind, name) is None:
+                if kind == "ConfigMap" and owner.kind != "DistillJob" and self.store.child(key, kind, name) is None:
                     await self.hop_keys.ensure(owner.namespace)  # before the first router of the namespace
                 tables |= await self.apply(key, owner, desired) and kind == "ConfigMap"
             except errors.ApiFault as fault:
@@ -106,7 +106,7 @@ class Children:
         if live is None or owned(live, owner.uid):
             return live
         if _owned_by_namesake(live, owner):
-            what = "tier" if owner.kind == "ModelTier" else "policy"
+            what = {"ModelTier": "tier", "RoutingPolicy": "policy"}.get(owner.kind, owner.kind)
             raise errors.Transient.local(
                 ref, f"waits for the garbage collector: it belongs to a deleted {what} of this name"
             )

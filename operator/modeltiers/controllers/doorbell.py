@@ -18,7 +18,7 @@ import kopf
 from yarl import URL
 
 from modeltiers import names
-from modeltiers.controllers.store import HPA, Key, OwnerKey, Store, key_of, owner_of
+from modeltiers.controllers.store import HPA, Key, OwnerKey, Store, distill_key, key_of, owner_of
 
 Ring = Callable[..., None]
 RingPolicy = Callable[[Key], None]
@@ -32,10 +32,13 @@ CHILDREN: Final[Mapping[str, tuple[str, str, str]]] = {
     "ServiceAccount": ("", "v1", "serviceaccounts"),
     "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
     "NetworkPolicy": ("networking.k8s.io", "v1", "networkpolicies"),
+    "Job": ("batch", "v1", "jobs"),
 }
 PAGE: Final = 100
 """Objects a page of a list: a page is in memory whole, and what is kept of it is a tenth."""
-OURS: Final = f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER},{names.LABEL_NAME} in (modeltier,routingpolicy)"
+OURS: Final = (
+    f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER},{names.LABEL_NAME} in (modeltier,routingpolicy,distilljob)"
+)
 
 
 @dataclass(eq=False)
@@ -88,6 +91,7 @@ def registry(
     *,
     see_nodes: bool,
     see_policies: bool,
+    see_distills: bool,
 ) -> kopf.OperatorRegistry:
     """The handlers of the operator; nodes and policies are watched where that is possible."""
     handlers = kopf.OperatorRegistry()
@@ -95,6 +99,8 @@ def registry(
     _register_tiers(handlers, store, ring, ring_policy)
     if see_policies:
         _register_policies(handlers, store, ring, ring_policy)
+    if see_distills:
+        _register_distills(handlers, store, ring)
     for kind, resource in CHILDREN.items():
         _register_children(handlers, store, ring, kind, resource)
     _register_pods(handlers, store, ring, ring_policy)
@@ -171,6 +177,18 @@ def _register_tiers(handlers: kopf.OperatorRegistry, store: Store, ring: Ring, r
             ring(key, urgent=observed != body["metadata"].get("generation"))
         for policy in store.policies_of(key) if key else ():
             ring_policy(policy)
+        for distill in store.distills_of(key) if key else ():
+            ring(distill_key(distill))
+
+
+def _register_distills(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -> None:
+    @kopf.on.event(names.GROUP, names.VERSION, "distilljobs", id="distill", registry=handlers)
+    async def answer(event: Mapping[str, Any], **_: Any) -> None:
+        body, gone = event["object"], event["type"] == "DELETED"
+        key = store.drop_distill(body) if gone else store.put_distill(body)
+        if key:
+            observed = (body.get("status") or {}).get("observedGeneration")
+            ring(distill_key(key), urgent=gone or observed != body["metadata"].get("generation"))
 
 
 def _register_policies(handlers: kopf.OperatorRegistry, store: Store, ring: Ring, ring_policy: RingPolicy) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -26,6 +26,7 @@ from modeltiers.controllers.autoscaler import Autoscaler
 from modeltiers.controllers.bridge import Bridge
 from modeltiers.controllers.children import Children
 from modeltiers.controllers.config import Process
+from modeltiers.controllers.distilljob import DistillReconciler
 from modeltiers.controllers.egress import Egress
 from modeltiers.controllers.export import Exporter
 from modeltiers.controllers.external import ExternalProbe
@@ -34,7 +35,7 @@ from modeltiers.controllers.hopkey import HopKeys
 from modeltiers.controllers.modeltier import KIND, TierReconciler
 from modeltiers.controllers.routers import Routers
 from modeltiers.controllers.routingpolicy import PolicyReconciler
-from modeltiers.controllers.store import HPA, POLICY, Key, OwnerKey, Store, policy_key
+from modeltiers.controllers.store import DISTILL, HPA, POLICY, Key, OwnerKey, Store, distill_key, policy_key
 from modeltiers.controllers.traffic import Traffic
 from modeltiers.controllers.workqueue import RetryAfter, WorkQueue
 from modeltiers.domain import catalogue
@@ -78,6 +79,7 @@ class Operator:
         self.events = EventRecorder(self.api, self.process.identity)
         self.see_nodes = not self.settings.watch_namespaces
         self.see_policies = False
+        self.see_distills = False
         hop_keys = HopKeys(self.api)
         children = Children(self.api, self.store, hop_keys)
         self.routers = Routers()
@@ -119,6 +121,20 @@ class Operator:
             egress=Egress(self.store, self.settings, self.routers, who, self.queue.ring),
             ring=self.queue.ring,
             ring_policy=self._ring_policy,
+            now=_now,
+            see_nodes=self.see_nodes,
+        )
+
+        self.distills = DistillReconciler(
+            api=self.api,
+            store=self.store,
+            children=children,
+            admitted=who,
+            settings=self.settings,
+            catalogue=self.tiers.catalogue,
+            events=self.events,
+            routers=self.routers,
+            ring=self.queue.ring,
             now=_now,
             see_nodes=self.see_nodes,
         )
@@ -189,6 +205,7 @@ class Operator:
             self.watches,
             see_nodes=self.see_nodes,
             see_policies=self.see_policies,
+            see_distills=self.see_distills,
         )
         await doorbell.watch(handlers, self.settings.watch_namespaces, watching, self.stopping)
         again.cancel()
@@ -203,6 +220,7 @@ class Operator:
         """List everything once before the first key is served: a restart finds the whole picture and writes nothing."""
         kinds = [*doorbell.CHILDREN, "Pod", HPA, *(["Node"] if self.see_nodes else []), KIND]
         kinds += [POLICY] if self.see_policies else []
+        kinds += [DISTILL] if self.see_distills else []
         while not self.stopping.is_set():
             try:
                 for kind in kinds:
@@ -217,6 +235,8 @@ class Operator:
             self.queue.ring(key)
         for key in self.store.policies:
             self._ring_policy(key)
+        for key in self.store.distills:
+            self.queue.ring(distill_key(key))
         self.synced.set()
 
     def _ring_policy(self, key: Key) -> None:
@@ -233,6 +253,9 @@ class Operator:
                     self.see_policies = await self.api.served(KINDS[POLICY])
                     if not self.see_policies:
                         log.warning("the RoutingPolicy resource is not served: apply the files in crds/ and restart")
+                    self.see_distills = await self.api.served(KINDS[DISTILL])
+                    if not self.see_distills:
+                        log.warning("the DistillJob resource is not served: apply the files in crds/ and restart")
                     self.served_crd = True
                     return
             if self.served_crd is False and not self.stopping.is_set():
@@ -240,7 +263,7 @@ class Operator:
             await self._pause(5)
 
     def _relisted(self, resource: str) -> None:
-        kinds = (KIND, POLICY, HPA, "Pod", "Node", *doorbell.CHILDREN)
+        kinds = (KIND, POLICY, DISTILL, HPA, "Pod", "Node", *doorbell.CHILDREN)
         kind = next((kind for kind in kinds if KINDS[kind].plural == resource), None)
         if kind:
             task = asyncio.get_running_loop().create_task(self._sweep(kind), name=f"sweep {kind}")
@@ -260,11 +283,13 @@ class Operator:
         for namespace, name in before - living:
             for policy in self.store.policies_of((namespace, name)) if kind == KIND else ():
                 self._ring_policy(policy)
+            for distill in self.store.distills_of((namespace, name)) if kind == KIND else ():
+                self.queue.ring(distill_key(distill))
             for key in self.store.drop_ghost(kind, namespace, name):
                 self.queue.ring(key)
 
     async def _list(self, kind: str, *, metadata_only: bool = False) -> AsyncIterator[dict[str, Any]]:
-        labels = doorbell.OURS if kind not in (KIND, POLICY, HPA, "Node") else None
+        labels = doorbell.OURS if kind not in (KIND, POLICY, DISTILL, HPA, "Node") else None
         everywhere: list[str | None] = [None]
         for namespace in list(self.settings.watch_namespaces) or everywhere:
             async for body in self.api.list(
@@ -283,9 +308,9 @@ class Operator:
         await self._may_work()
         started = time.perf_counter()
         result = "error"
-        kind = KIND if len(key) == 2 else POLICY
+        kind = KIND if len(key) == 2 else key[2]
         try:
-            again = await (self.tiers.serve(key) if len(key) == 2 else self.policies.serve(key[:2]))
+            again = await self._reconciler(key)(key[:2])
             result = "ok"
             return again
         except errors.NotLeading:
@@ -305,8 +330,14 @@ class Operator:
         finally:
             metrics.RECONCILES.labels(kind, result).inc()
             metrics.SECONDS.labels(kind).observe(time.perf_counter() - started)
-            if key[:2] not in (self.store.tiers if len(key) == 2 else self.store.policies):
+            known = {KIND: self.store.tiers, POLICY: self.store.policies, DISTILL: self.store.distills}
+            if key[:2] not in known[kind]:
                 self.queue.forget(key)
+
+    def _reconciler(self, key: OwnerKey) -> Callable[[Key], Awaitable[float | None]]:
+        if len(key) == 2:
+            return self.tiers.serve
+        return self.policies.serve if key[2] == POLICY else self.distills.serve
 
     async def _may_work(self) -> None:
         """Wait for the whole picture and for leadership."""
@@ -350,6 +381,7 @@ class Operator:
                 "modeltiers_loop_lag_seconds": ("How late the event loop runs", self.lag.now),
                 "modeltiers_tiers": ("Tiers known", lambda: len(self.store.tiers)),
                 "modeltiers_policies": ("Policies known", lambda: len(self.store.policies)),
+                "modeltiers_distillations": ("Distillations known", lambda: len(self.store.distills)),
                 "modeltiers_traffic_round_seconds": (
                     "Time that reading all routers took last",
                     lambda: self.traffic.round_seconds,

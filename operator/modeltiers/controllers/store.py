@@ -19,10 +19,11 @@ from modeltiers.domain.views import NodeView, PodView
 Key = tuple[str, str]
 """Namespace and name of a tier, or of a policy where nothing else is meant."""
 PolicyKey = tuple[str, str, str]
-"""Namespace and name of a policy, and its kind: where keys of tiers and of policies lie side by side."""
+"""Namespace and name of a policy or a distillation, and its kind: for where keys of tiers lie beside them."""
 OwnerKey = Key | PolicyKey
 """Whom a child belongs to."""
 POLICY: Final = "RoutingPolicy"
+DISTILL: Final = "DistillJob"
 HPA: Final = "HorizontalPodAutoscaler"
 Body = Mapping[str, Any]
 
@@ -75,6 +76,9 @@ class Store:
     """The model name that each policy's clients ask for."""
     asked: dict[Key, set[str]] = field(default_factory=dict)
     """The policies that have each model name of a namespace."""
+    distills: dict[Key, Kept] = field(default_factory=dict)
+    named_by: dict[Key, set[str]] = field(default_factory=dict)
+    """The distillations that name each tier."""
     children: dict[OwnerKey, dict[tuple[str, str], Kept]] = field(default_factory=dict)
     pods: dict[OwnerKey, dict[str, PodView]] = field(default_factory=dict)
     nodes: dict[str, NodeView] = field(default_factory=dict)
@@ -138,13 +142,43 @@ class Store:
         """The policies that cross a tier."""
         return [(tier[0], name) for name in sorted(self.crossing.get(tier, ()))]
 
+    def put_distill(self, body: Body) -> Key | None:
+        """Remember a distillation; returns its key if that was news."""
+        key = key_of(body)
+        if not _put(self.distills, key, body, status=True):
+            return None
+        for tier in _tiers_of_distill(body):
+            self.named_by.setdefault((key[0], tier), set()).add(key[1])
+        return key
+
+    def drop_distill(self, body: Body) -> Key:
+        """Forget a distillation."""
+        key = key_of(body)
+        if _same(body, self.distills.get(key)):
+            self._forget_distill(key)
+        return key
+
+    def _forget_distill(self, key: Key) -> None:
+        del self.distills[key]
+        for tier in [tier for tier in self.named_by if tier[0] == key[0]]:
+            _leave(self.named_by, tier, key[1])
+
+    def distill(self, key: Key) -> Body | None:
+        """A distillation as it was seen last."""
+        kept = self.distills.get(key)
+        return kept.body() if kept else None
+
+    def distills_of(self, tier: Key) -> list[Key]:
+        """The distillations that name a tier."""
+        return [(tier[0], name) for name in sorted(self.named_by.get(tier, ()))]
+
     def put_child(self, kind: str, body: Body) -> OwnerKey | None:
         """Remember a child; returns whom it belongs to by its labels, if that was news."""
         key = owner_of(body)
         if key is None:
             return None
         item = (kind, body["metadata"]["name"])
-        news = _put(self.children.setdefault(key, {}), item, body, status=kind == "Deployment")
+        news = _put(self.children.setdefault(key, {}), item, body, status=kind in ("Deployment", "Job"))
         return key if news else None
 
     def drop_child(self, kind: str, body: Body) -> OwnerKey | None:
@@ -189,6 +223,8 @@ class Store:
             self.put_tier(body)
         elif kind == POLICY:
             self.put_policy(body)
+        elif kind == DISTILL:
+            self.put_distill(body)
         elif kind == "Pod":
             self.put_pod(body)
         elif kind == "Node":
@@ -233,6 +269,8 @@ class Store:
             yield from self.tiers
         elif kind == POLICY:
             yield from self.policies
+        elif kind == DISTILL:
+            yield from self.distills
         elif kind == "Pod":
             yield from ((key[0], name) for key, pods in self.pods.items() for name in pods)
         elif kind == "Node":
@@ -254,6 +292,10 @@ class Store:
         if kind == POLICY:
             self.policies.pop((namespace, name), None)
             return [(namespace, tier) for tier in self._index((namespace, name), (), "")]
+        if kind == DISTILL:
+            if (namespace, name) in self.distills:
+                self._forget_distill((namespace, name))
+            return []
         shelf: dict[OwnerKey, dict[Any, Any]] = self.pods if kind == "Pod" else self.children
         item: Any = name if kind == "Pod" else (kind, name)
         owners = [key for key, items in shelf.items() if key[0] == namespace and item in items]
@@ -272,18 +314,25 @@ def policy_key(key: Key) -> PolicyKey:
     return (*key, POLICY)
 
 
+def distill_key(key: Key) -> PolicyKey:
+    """The key of a distillation beside those of tiers."""
+    return (*key, DISTILL)
+
+
 def owner_of(body: Body) -> OwnerKey | None:
-    """The policy or else the tier that an object belongs to by its labels; by its owner where these were taken off."""
+    """Whom an object belongs to by its labels; by its owner where these were taken off."""
     metadata = body["metadata"]
     labels = metadata.get("labels") or {}
     if policy := labels.get(names.LABEL_POLICY):
         return policy_key((metadata["namespace"], policy))
+    if distill := labels.get(names.LABEL_DISTILL):
+        return distill_key((metadata["namespace"], distill))
     if tier := labels.get(names.LABEL_TIER):
         return metadata["namespace"], tier
     for owner in metadata.get("ownerReferences") or ():
         if owner.get("controller") and owner.get("apiVersion") == names.API_VERSION:
             key = (metadata["namespace"], owner["name"])
-            return policy_key(key) if owner["kind"] == POLICY else key
+            return (*key, owner["kind"]) if owner["kind"] in (POLICY, DISTILL) else key
     return None
 
 
@@ -307,6 +356,15 @@ def _tier_names(body: Body) -> Iterator[str]:
     for one in tiers if isinstance(tiers, list) else ():
         if isinstance(one, Mapping) and isinstance(one.get("name"), str):
             yield one["name"]
+
+
+def _tiers_of_distill(body: Body) -> Iterator[str]:
+    """The tiers that a distillation names, whatever else is wrong with it."""
+    spec = body.get("spec") or {}
+    for part in ("teacher", "evaluation", "promotion"):
+        ref = (spec.get(part) or {}).get("tierRef") if isinstance(spec.get(part), Mapping) else None
+        if isinstance(ref, Mapping) and isinstance(ref.get("name"), str):
+            yield ref["name"]
 
 
 def _leave(index: dict[Key, set[str]], key: Key, name: str) -> None:

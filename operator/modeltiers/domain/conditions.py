@@ -487,5 +487,17 @@ def reasons_page() -> str:
     return "\n".join(parts)
 
 
+def page_of(introduction: str, order: Sequence[str], questions: Mapping[str, str], reasons: Sequence[Reason]) -> str:
+    """A reference page with a section for each condition in turn."""
+    parts = [introduction]
+    for kind in order:
+        rows = "\n".join(
+            f"| `{one.name}` | {one.meaning} | {one.way_out} |" for one in reasons if one.condition == kind
+        )
+        table = f"| Reason | Meaning | Way out |\n| --- | --- | --- |\n{rows}\n"
+        parts.append(f"## {kind}\n\n{questions[kind]}\n\n{table}")
+    return "\n".join(parts)
+
+
 def _cell(text: str) -> str:
     return (text[:1].upper() + text[1:]).replace("|", "\\|")

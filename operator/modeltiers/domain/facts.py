@@ -131,6 +131,8 @@ class TierFacts:
     unschedulable_since: datetime | None = None
     """Left out: since when the scheduler says so."""
     unschedulable_deadline_seconds: int = 900
+    claim_fields: str = "spec.serving.cache.claimName or spec.model.source"
+    """Fields that name volume claims."""
     startup_seconds: int = 0
     """Time the start-up probe allows; 0 where there is none."""
     rollout: str = ""

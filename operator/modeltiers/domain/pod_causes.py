@@ -27,7 +27,6 @@ RECENT: Final = timedelta(hours=1)  # a failed pod stays listed for long; after 
 # --- pods: where to run ---------------------------------------------------------------------------------------------
 
 _CLAIM_MISSING: Final = re.compile(r'persistentvolumeclaim "([^"]{1,253})" not found')
-_CLAIM_FIELDS: Final = "spec.serving.cache.claimName or spec.model.source"
 _CLAIM_UNBOUND: Final = re.compile(r"unbound immediate PersistentVolumeClaims|bound to non-existent persistentvolume")
 
 
@@ -36,7 +35,7 @@ def claim_is_missing(scene: Scene) -> Cause | None:
     for pod, seen in _unscheduled(scene):
         if missing := _CLAIM_MISSING.search(seen.message):
             what = f"there is no PersistentVolumeClaim {missing[1]}"
-            way_out = f"create it, or correct the field that names it: {_CLAIM_FIELDS}"
+            way_out = f"create it, or correct the field that names it: {scene.facts.claim_fields}"
             return Cause("VolumeClaimNotFound", told(scene.named(pod), what, quote(seen.message), way_out), FAILING)
     return None
 
@@ -46,7 +45,7 @@ def claim_is_unbound(scene: Scene) -> Cause | None:
     for pod, seen in _unscheduled(scene):
         if _CLAIM_UNBOUND.search(seen.message):
             what = "a PersistentVolumeClaim has no volume yet"
-            way_out = f"look at the storage class and events of the claim that {_CLAIM_FIELDS} names"
+            way_out = f"look at the storage class and events of the claim that {scene.facts.claim_fields} names"
             severity, until = _deadline(scene, seen, "VolumeClaimNotBound")
             message = told(scene.named(pod), what, quote(seen.message), way_out)
             return Cause("VolumeClaimNotBound", message, severity, until)

@@ -254,11 +254,4 @@ gone is said on `TiersReady` and `Compiled`. Messages name the field, and end wi
 
 def reasons_page() -> str:
     """The reference page of all reasons, as Markdown."""
-    parts = [_INTRODUCTION]
-    for kind in ORDER:
-        rows = "\n".join(
-            f"| `{one.name}` | {one.meaning} | {one.way_out} |" for one in REASONS if one.condition == kind
-        )
-        table = f"| Reason | Meaning | Way out |\n| --- | --- | --- |\n{rows}\n"
-        parts.append(f"## {kind}\n\n{QUESTIONS[kind]}\n\n{table}")
-    return "\n".join(parts)
+    return conditions.page_of(_INTRODUCTION, ORDER, QUESTIONS, REASONS)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from modeltiers import names
 
 POD_TEMPLATE_HASH: Final = "pod-template-hash"  # by which the Deployment controller tells its templates apart
+JOB_UID: Final = "batch.kubernetes.io/controller-uid"  # by which the Job controller knows its pods
 _POD_CONDITIONS: Final = ("PodScheduled", "Ready", "DisruptionTarget")
 _DEPLOYMENT_CONDITIONS: Final = ("Available", "Progressing", "ReplicaFailure")
 
@@ -117,7 +118,7 @@ class PodView:
             name=_text(metadata, "name"),
             uid=_text(metadata, "uid"),
             revision=_text(labels, names.LABEL_REVISION),
-            template=_text(labels, POD_TEMPLATE_HASH),
+            template=_text(labels, POD_TEMPLATE_HASH) or _text(labels, JOB_UID),
             deleting=bool(metadata.get("deletionTimestamp")),
             phase=_text(status, "phase"),
             reason=_text(status, "reason"),

@@ -55,6 +55,16 @@ USES: Final[tuple[Grant, ...]] = (
         "name a policy as the owner of its Service where OwnerReferencesPermissionEnforcement is on (OpenShift)",
         subresource="finalizers",
     ),
+    Grant("DistillJob", ("get", "list", "watch"), "Tier namespaces", "read the distillations to run"),
+    Grant("DistillJob", ("patch",), "Tier namespaces", "say in status what was seen", subresource="status"),
+    Grant(
+        "DistillJob",
+        ("update",),
+        "Tier namespaces",
+        "name a distillation as the owner of its Jobs where OwnerReferencesPermissionEnforcement is on (OpenShift)",
+        subresource="finalizers",
+    ),
+    Grant("Job", ("get", "list", "watch", "create", "patch"), "Tier namespaces", "run the stages of a distillation"),
     # Server-side apply is a patch that also asks for `create` when there is no object yet.
     Grant("Deployment", ("get", "list", "watch", "create", "patch"), "Tier namespaces", "run the engine of a tier"),
     Grant("Service", ("get", "list", "watch", "create", "patch"), "Tier namespaces", "give a tier its address"),
@@ -88,11 +98,12 @@ USES: Final[tuple[Grant, ...]] = (
             kind,
             ("delete",),
             "Tier namespaces",
-            "take away the routers of a gateway or before an external API, or a candidate, when a spec wants none",
+            "take away the routers of a gateway or before an external API, or a candidate, when a spec wants none; end"
+            " the Job of a stage that is suspended or to be tried again",
         )
         for kind in (
             *("Deployment", "Service", "ConfigMap", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"),
-            "HorizontalPodAutoscaler",
+            *("HorizontalPodAutoscaler", "Job"),
         )
     ),
     Grant(

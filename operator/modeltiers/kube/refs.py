@@ -42,6 +42,8 @@ class Kind:
 _ALL: Final = (
     Kind(names.GROUP, names.VERSION, "ModelTier", "modeltiers"),
     Kind(names.GROUP, names.VERSION, "RoutingPolicy", "routingpolicies"),
+    Kind(names.GROUP, names.VERSION, "DistillJob", "distilljobs"),
+    Kind("batch", "v1", "Job", "jobs"),
     Kind("", "v1", "ConfigMap", "configmaps"),
     Kind("apps", "v1", "Deployment", "deployments"),
     Kind("", "v1", "ServiceAccount", "serviceaccounts"),

@@ -210,11 +210,12 @@ def _environment(spec: ModelTierSpec, profile: EngineProfile, needs: footprint.F
         own["HF_TOKEN"] = _from_secret(spec.model.token_secret_ref.name, spec.model.token_secret_ref.key)
     variables: list[Any] = [*profile.env, *(spec.serving.env if spec.serving else [])]
     for variable in variables:
-        own[variable.name] = _value_of(variable)
+        own[variable.name] = value_of(variable)
     return [{"name": name, **source} for name, source in own.items()]
 
 
-def _value_of(variable: ProfileEnv) -> Manifest:
+def value_of(variable: ProfileEnv) -> Manifest:
+    """Where an environment variable has its value from."""
     if variable.secret_key_ref:
         return _from_secret(variable.secret_key_ref.name, variable.secret_key_ref.key)
     # `$(NAME)` in a value would be expanded by the kubelet; doubling the dollar keeps it as written.
@@ -261,12 +262,13 @@ def _volumes(
         volumes.append({"name": "model", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
         mounts.append({"name": "model", "mountPath": MODEL, "readOnly": True})
     for mount in profile.mounts:
-        volumes.append(_profile_volume(mount))
+        volumes.append(profile_volume(mount))
         mounts.append({"name": f"p-{mount.name}", "mountPath": mount.path, "readOnly": mount.read_only})
     return volumes, mounts
 
 
-def _profile_volume(mount: ProfileMount) -> Manifest:
+def profile_volume(mount: ProfileMount) -> Manifest:
+    """The volume that an administrator mounts."""
     if mount.claim_name:
         claim = {"claimName": mount.claim_name, "readOnly": mount.read_only}
         return {"name": f"p-{mount.name}", "persistentVolumeClaim": claim}

@@ -54,6 +54,20 @@ def before_routers(metadata: Mapping[str, Any], selector: Mapping[str, str], who
     }
 
 
+def before_stages(metadata: Mapping[str, Any], selector: Mapping[str, str], who: Admitted) -> Manifest:
+    """The NetworkPolicy before the pods of a distillation: nobody calls them but who may read how far they are."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": dict(metadata),
+        "spec": {
+            "podSelector": {"matchLabels": dict(selector)},
+            "policyTypes": ["Ingress"],
+            "ingress": [_rule(names.ADMIN_PORT, who.managers)],
+        },
+    }
+
+
 def _rule(port: int, peers: Sequence[Manifest]) -> Manifest:
     # Left out when empty, which means everybody: the API server keeps no empty list.
     return {"ports": [{"port": port, "protocol": "TCP"}], **({"from": list(peers)} if peers else {})}

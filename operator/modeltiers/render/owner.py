@@ -10,12 +10,12 @@ from modeltiers import names
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The tier or policy that children belong to."""
+    """The tier, policy or distillation that children belong to."""
 
     namespace: str
     name: str
     uid: str
-    kind: Literal["ModelTier", "RoutingPolicy"] = "ModelTier"
+    kind: Literal["ModelTier", "RoutingPolicy", "DistillJob"] = "ModelTier"
 
     def reference(self) -> dict[str, Any]:
         """Controller reference: the child is deleted with its owner, with or without the operator."""

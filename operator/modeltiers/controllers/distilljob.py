@@ -1,0 +1,342 @@
+"""Reconciles one DistillJob: which stage is next by what is known, its Job, what its program said, and the status.
+
+Stages are Jobs and never handlers: nothing here waits for one. What the status forgot is found again by the stages
+themselves, in their manifests. It never writes to the DistillJob but to its status.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from modeltiers import names
+from modeltiers.api.distilljob import DistillJobSpec
+from modeltiers.api.model import Weights
+from modeltiers.api.modeltier import ModelTierSpec
+from modeltiers.api.parse import Fault, parse, parse_distill
+from modeltiers.api.settings import Settings
+from modeltiers.controllers.children import Children, owned
+from modeltiers.controllers.modeltier import apply_error, raise_for_retry
+from modeltiers.controllers.routers import Routers, can_be_asked
+from modeltiers.controllers.store import DISTILL, Body, Key, OwnerKey, Store, distill_key
+from modeltiers.controllers.workqueue import RetryAfter
+from modeltiers.domain import conditions
+from modeltiers.domain.catalogue import Catalogue
+from modeltiers.domain.distill import admission
+from modeltiers.domain.distill.job import JobView, Known, Report, completed, facts_of, report_of, unfinished
+from modeltiers.domain.distill.plan import Plan, Target
+from modeltiers.domain.distill.reasons import COMPLETE
+from modeltiers.domain.distill.stages import Next, Stage, next_stage
+from modeltiers.domain.distill.verdict import Hindrance, JobFacts, columns, judge
+from modeltiers.domain.sizing import NoFit
+from modeltiers.domain.views import PodView
+from modeltiers.kube import errors
+from modeltiers.kube.client import Api
+from modeltiers.kube.events import EventRecorder
+from modeltiers.render.distilljob import (
+    ASKS_TEACHER,
+    Engine,
+    model_path,
+    plan_hash,
+    render_frame,
+    render_job,
+    source_paths,
+)
+from modeltiers.render.network import Admitted
+from modeltiers.render.owner import Owner
+from modeltiers.render.testbed import SERVED, URL, render_engine
+
+log = logging.getLogger(__name__)
+
+KEPT: Final = ("spend", "gate", "artifact", "promotion")
+"""What a status keeps of stages long past."""
+_TESTED: Final = (Stage.EVALUATE_BASE, Stage.EVALUATE_INCUMBENT, Stage.EVALUATE_STUDENT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """One DistillJob as it was read."""
+
+    key: Key
+    body: Body
+    owner: Owner
+    spec: DistillJobSpec
+    status: dict[str, Any]
+    """As it was written last, with what the reports of ended stages add."""
+
+
+@dataclass(eq=False)
+class DistillReconciler:
+    """Everything a reconcile needs, handed in once at the start."""
+
+    api: Api
+    store: Store
+    children: Children
+    admitted: Admitted | None
+    settings: Settings
+    catalogue: Catalogue
+    events: EventRecorder
+    routers: Routers
+    ring: Callable[[OwnerKey], None]
+    now: Callable[[], datetime]
+    see_nodes: bool
+
+    async def serve(self, key: Key) -> float | None:
+        """Reconcile one job; returns seconds after which to look again by the clock."""
+        body = self.store.distill(key)
+        if body is None or body["metadata"].get("deletionTimestamp"):
+            return None  # its Jobs go with it by their owner references; what it stored stays
+        parsed = parse_distill(body)
+        base = {"namespace": key[0], "name": key[1], "generation": body["metadata"].get("generation", 0)}
+        before = dict(body.get("status") or {})
+        if isinstance(parsed, Fault):
+            facts = JobFacts(**base, fault=((parsed.path, parsed.message),), known=Known.of(before))
+            return await self._report(key, body, facts, before)
+        owner = Owner(key[0], key[1], body["metadata"]["uid"], DISTILL)
+        scene = _Scene(key, body, owner, parsed.spec, before)
+        refused = admission.refusals(parsed.spec, self.settings)
+        if refused:
+            facts = JobFacts(**base, refusals=refused, spec=parsed.spec, known=Known.of(before))
+            return await self._report(key, body, facts, before)
+        return await self._run(scene, base)
+
+    async def _run(self, scene: _Scene, base: Mapping[str, Any]) -> float | None:
+        self._take_reports(scene)
+        known = Known.of(scene.status)
+        step = next_stage(scene.spec, known.outcomes())
+        facts = JobFacts(
+            **base,
+            spec=scene.spec,
+            known=known,
+            next=step,
+            unschedulable_deadline_seconds=self.settings.limits.unschedulable_deadline_seconds,
+        )
+        fault: errors.ApiFault | None = None
+        if step is not None:
+            facts, fault = await self._serve_stage(scene, step, facts)
+        wait = await self._report(scene.key, scene.body, replace(facts, apply_error=apply_error(fault)), scene.status)
+        if fault:
+            raise_for_retry(fault)
+        return wait
+
+    # --- what stages said ---------------------------------------------------------------------------------------------
+
+    def _take_reports(self, scene: _Scene) -> None:
+        """Put what complete Jobs said into the status; one after the other, since each opens the next."""
+        while (step := next_stage(scene.spec, Known.of(scene.status).outcomes())) is not None:
+            job = self._job(scene, step)
+            report = report_of(self._pods(scene.key, job)) if job and job.complete else None
+            if job is None or report is None or report.outcome != COMPLETE or report.body.get("digest") != step.digest:
+                return
+            self._take(scene, report, job)
+
+    def _take(self, scene: _Scene, report: Report, job: JobView) -> None:
+        entry = completed(report, job)
+        _put(scene.status, entry)
+        scene.status.update(facts_of(report))
+        if "artifact" in scene.status and (source := self._source(scene, Stage.PACKAGE, job.digest)):
+            scene.status["artifact"]["source"] = source
+        self.events.record(scene.body, "Normal", "StageComplete", f"{entry['name']}: {entry['summary']}")
+
+    def _job(self, scene: _Scene, step: Next) -> JobView | None:
+        name = names.stage_job(scene.key[1], step.stage, step.digest)
+        body = self.store.child(distill_key(scene.key), "Job", name)
+        if body is None or not owned(body, scene.owner.uid):
+            return None
+        found = JobView.of(body)
+        return found if found.digest == step.digest else None
+
+    def _pods(self, key: Key, job: JobView | None) -> tuple[PodView, ...]:
+        """The pods of this very Job, and of none of its name that came before."""
+        return tuple(pod for pod in self.store.pods_of(distill_key(key)) if job and pod.template == job.uid)
+
+    # --- the stage to run ---------------------------------------------------------------------------------------------
+
+    async def _serve_stage(self, scene: _Scene, step: Next, facts: JobFacts) -> tuple[JobFacts, errors.ApiFault | None]:
+        job = self._job(scene, step)
+        pods = self._pods(scene.key, job)
+        facts = replace(facts, job=job, pods=pods, report=report_of(pods))
+        plan, engine, hindrance = self._plan(scene, step)
+        running = job is not None and not job.failure
+        if hindrance is not None and not running:
+            facts = replace(facts, hindrance=hindrance)
+        fault: errors.ApiFault | None = None
+        if job is not None and self._is_over(scene, facts, job, plan):
+            name = ("Job", job.name)
+            fault = await self.children.delete(distill_key(scene.key), scene.owner, [name])
+            facts = replace(facts, job=None)
+        elif job is None and hindrance is None and not scene.spec.suspend:
+            fault = await self._start(scene, step, facts.known, plan, engine)
+        facts = replace(facts, progress=self._progress(scene.key, pods))
+        at_work = any(pod.phase == "Running" for pod in pods)
+        failed = bool(facts.job and facts.job.failure)
+        _put(scene.status, unfinished(step.stage, step.digest, facts.job, running=at_work, failed=failed))
+        return facts, fault
+
+    def _is_over(self, scene: _Scene, facts: JobFacts, job: JobView, plan: Plan) -> bool:
+        """Whether a Job has to go: suspended by the spec, to be tried again, or complete without a word of it."""
+        if job.complete:
+            return facts.report is None or facts.report.body.get("digest") != job.digest
+        if scene.spec.suspend:
+            return not job.failure
+        return bool(job.failure) and (job.plan != plan_hash(plan) or job.retry != _retry(scene.body))
+
+    async def _start(
+        self, scene: _Scene, step: Next, known: Known, plan: Plan, engine: Engine | None
+    ) -> errors.ApiFault | None:
+        key = distill_key(scene.key)
+        job = render_job(
+            scene.owner, plan, step, known.outcomes(), self.settings, engine=engine, retry=_retry(scene.body)
+        )
+        fault, _ = await self.children.write(key, scene.owner, [*render_frame(scene.owner, plan, self.admitted), job])
+        if self.admitted is None and fault is None:  # the administrator wants none any more
+            old = [("NetworkPolicy", names.distill_account(scene.key[1]))]
+            fault = await self.children.delete(key, scene.owner, old)
+        return fault
+
+    # --- whom it asks -------------------------------------------------------------------------------------------------
+
+    def _plan(self, scene: _Scene, step: Next) -> tuple[Plan, Engine | None, Hindrance | None]:
+        """The plan of a stage, the engine beside it, and why it cannot be begun yet."""
+        spec = scene.spec
+        plan = Plan(job=scene.key[1], spec=spec, sources=source_paths(spec))
+        teacher = self._teacher(scene)
+        if isinstance(teacher, Target):
+            plan = plan.model_copy(update={"teacher": teacher})
+        elif step.stage in ASKS_TEACHER:
+            return plan, None, teacher
+        if step.stage is Stage.TRAIN:
+            plan = plan.model_copy(update={"models": {"base": model_path("base", spec.student.base)}})
+        if step.stage not in _TESTED:
+            return plan, None, None
+        engine = self._engine(scene, step)
+        if isinstance(engine, Hindrance):
+            return plan, None, engine
+        return plan.model_copy(update={"engine": Target(base_url=URL, model=SERVED)}), engine, None
+
+    def _teacher(self, scene: _Scene) -> Target | Hindrance:
+        ref = scene.spec.teacher.tier_ref
+        tier = self._tier(scene.key[0], ref.name) if ref else None
+        return admission.target_of(scene.spec, tier, scene.key[0], self.settings)
+
+    def _tier(self, namespace: str, name: str) -> tuple[ModelTierSpec, Mapping[str, Any]] | None:
+        body = self.store.tier((namespace, name))
+        parsed = parse(body) if body is not None else None
+        if body is None or parsed is None or isinstance(parsed, Fault):
+            return None
+        return parsed.spec, body.get("status") or {}
+
+    def _engine(self, scene: _Scene, step: Next) -> Engine | Hindrance:
+        spec = scene.spec
+        ref = (spec.evaluation and spec.evaluation.tier_ref) or (spec.promotion and spec.promotion.tier_ref)
+        assert ref, "the schema wants one of them"
+        tier = self._tier(scene.key[0], ref.name)
+        if tier is None or tier[0].model is None:
+            said = f"there is no ModelTier {ref.name} that this cluster serves: its engine tests the student"
+            return Hindrance("TierNotFound", said, passes=False)
+        nodes = tuple(self.store.nodes.values()) if self.see_nodes else None
+        found = render_engine(tier[0], self._weights(scene, step), self.catalogue, nodes, self.settings)
+        return Hindrance("DoesNotFit", found.message, passes=False) if isinstance(found, NoFit) else found
+
+    def _weights(self, scene: _Scene, step: Next) -> Weights:
+        """The weights of the model under test."""
+        spec = scene.spec
+        if step.stage is Stage.EVALUATE_BASE:
+            return spec.student.base
+        if step.stage is Stage.EVALUATE_INCUMBENT:
+            assert spec.promotion is not None, "without it the stage takes no part"
+            assert spec.promotion.incumbent is not None, "likewise"
+            return spec.promotion.incumbent
+        if spec.student.trained is not None:
+            return spec.student.trained
+        trained = Known.of(scene.status).outcomes()[Stage.TRAIN]
+        source = self._source(scene, Stage.TRAIN, trained.digest)
+        return spec.student.base.model_copy(update={"source": source, "revision": None, "token_secret_ref": None})
+
+    def _source(self, scene: _Scene, stage: Stage, digest: str) -> str | None:
+        """Where a stage left weights, as a tier would name them; None in a store that pods cannot mount."""
+        claim = scene.spec.store.claim_name
+        return f"pvc://{claim}/{scene.key[1]}/stages/{stage.value}/{digest}/model" if claim else None
+
+    # --- report -------------------------------------------------------------------------------------------------------
+
+    def _progress(self, key: Key, pods: tuple[PodView, ...]) -> Mapping[str, Any] | None:
+        """What the running stage said of itself last; it is asked meanwhile, and rings when it has answered."""
+        living = [pod for pod in pods if can_be_asked(pod) and not pod.deleting]
+        before = [self.routers.last(pod) for pod in living]
+
+        def told() -> None:
+            if [self.routers.last(pod) for pod in living] != before:
+                self.ring(distill_key(key))
+
+        self.routers.ask(living, self.settings.distill.progress_seconds, told)
+        for said in before:
+            progress = (said.status or {}).get("progress") if said else None
+            if isinstance(progress, Mapping):
+                return progress
+        return None
+
+    async def _report(self, key: Key, body: Body, facts: JobFacts, status: dict[str, Any]) -> float | None:
+        before = body.get("status") or {}
+        previous = before.get("conditions") or []
+        judged = judge(facts, previous, self.now())
+        shown: dict[str, Any] = {"observedGeneration": facts.generation, "conditions": judged}
+        spend = _spend(facts, status)
+        shown |= columns(facts, judged, spend)
+        shown |= {name: status[name] for name in KEPT if name in status} | ({"spend": spend} if spend else {})
+        if status.get("stages"):
+            shown["stages"] = status["stages"]
+        if facts.progress and (running := _running(facts.progress)):
+            shown["running"] = running
+        if shown != before:
+            await self._write_status(key, body, shown)
+            self._tell(body, previous, judged)
+        moving = conditions.by_type(judged)[conditions.RECONCILING]["status"] == "True"
+        return float(self.settings.distill.progress_seconds) if moving and facts.pods else None
+
+    async def _write_status(self, key: Key, body: Body, status: Mapping[str, Any]) -> None:
+        metadata = {"name": key[1], "namespace": key[0], "uid": body["metadata"]["uid"]}
+        desired = {"apiVersion": names.API_VERSION, "kind": DISTILL, "metadata": metadata, "status": status}
+        try:
+            self.store.put_distill(await self.api.apply(desired, status=True))
+        except errors.NotFound:
+            return  # deleted meanwhile
+        except errors.ApiFault as fault:
+            raise_for_retry(fault)
+            raise RetryAfter(f"status: {fault}") from fault
+
+    def _tell(self, body: Body, previous: Any, now: Any) -> None:
+        """An event when the job is at its end, or something stands in the way."""
+        for kind, level in ((COMPLETE, "Normal"), (conditions.STALLED, "Warning")):
+            was, said = (conditions.by_type(one).get(kind, {}) for one in (previous, now))
+            if said["status"] == "True" and (was.get("status"), was.get("reason")) != ("True", said["reason"]):
+                self.events.record(body, level, said["reason"], said["message"])
+
+
+def _retry(body: Body) -> str:
+    return str((body["metadata"].get("annotations") or {}).get(names.ANNOTATION_RETRY, ""))
+
+
+def _put(status: dict[str, Any], entry: Mapping[str, Any]) -> None:
+    """Put a stage's entry in its place among the others; what came after another outcome of it is no longer true."""
+    others = [
+        one for one in status.get("stages") or () if isinstance(one, Mapping) and one.get("name") != entry["name"]
+    ]
+    order = [stage.value for stage in Stage]
+    status["stages"] = sorted([*others, dict(entry)], key=lambda one: order.index(one["name"]))
+
+
+def _spend(facts: JobFacts, status: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What was spent: as the running stage counts it, or as the last one to ask said."""
+    for said in ((facts.progress or {}).get("spend"), (facts.report.body.get("spend") if facts.report else None)):
+        if isinstance(said, Mapping) and said:
+            return {name: value for name, value in said.items() if value is not None}
+    return status.get("spend")
+
+
+def _running(progress: Mapping[str, Any]) -> dict[str, Any]:
+    fields = ("done", "of", "unit", "etaSeconds", "lossMilli")
+    return {name: progress[name] for name in fields if progress.get(name) is not None}

@@ -1,0 +1,184 @@
+"""What the operator sees of a stage: its Job, its pods, and what its program said at its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from modeltiers import names
+from modeltiers.domain.distill.stages import Outcome, Stage
+from modeltiers.domain.views import PodView
+
+BUDGET: Final = "BudgetExhausted"
+_NAMES: Final = frozenset(stage.value for stage in Stage)
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A batch/v1 Job: which stage it runs, with which plan, and how far its controller is."""
+
+    name: str
+    uid: str
+    digest: str
+    plan: str
+    retry: str
+    active: int = 0
+    failed: int = 0
+    suspended: bool = False
+    complete: bool = False
+    failure: str = ""
+    """Why the Job controller gave up; empty while it has not."""
+    started: str = ""
+    ended: str = ""
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> JobView:
+        """Read a batch/v1 Job of ours."""
+        metadata, status = body["metadata"], body.get("status") or {}
+        notes = metadata.get("annotations") or {}
+        said = {one.get("type"): one for one in status.get("conditions") or () if one.get("status") == "True"}
+        failure = said.get("Failed") or {}
+        return cls(
+            name=metadata["name"],
+            uid=metadata.get("uid", ""),
+            digest=notes.get(names.ANNOTATION_DIGEST, ""),
+            plan=notes.get(names.ANNOTATION_PLAN, ""),
+            retry=notes.get(names.ANNOTATION_RETRY, ""),
+            active=status.get("active") or 0,
+            failed=status.get("failed") or 0,
+            suspended="Suspended" in said,
+            complete="Complete" in said,
+            failure=f"{failure.get('reason', '')}: {failure.get('message', '')}" if failure else "",
+            started=status.get("startTime") or "",
+            ended=status.get("completionTime") or "",
+        )
+
+    @property
+    def attempts(self) -> int:
+        """Pods that ran it so far."""
+        return self.failed + self.active + int(self.complete)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a stage's program wrote at its end."""
+
+    outcome: str
+    """`Complete`, or the reason of a fault."""
+    body: Mapping[str, Any]
+
+    @property
+    def message(self) -> str:
+        """What a fault says."""
+        return str(self.body.get("message", ""))
+
+    @property
+    def where(self) -> str:
+        """The field of the spec at fault, where one is."""
+        return str(self.body.get("field", ""))
+
+
+def report_of(pods: Sequence[PodView]) -> Report | None:
+    """The report of the pod that ended last; None when none left one that can be read."""
+    last: tuple[str, Report] | None = None
+    for pod in pods:
+        for container in pod.containers:
+            end = container.ended if container.name == names.STAGE_CONTAINER else None
+            said = _report(end.message) if end else None
+            if end and said and (last is None or end.finished_at >= last[0]):
+                last = (end.finished_at, said)
+    return last[1] if last else None
+
+
+def _report(text: str) -> Report | None:
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return None  # the log's last lines, of a program that had no time for a report
+    outcome = body.get("outcome") if isinstance(body, dict) else None
+    return Report(outcome, body) if isinstance(outcome, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the job's status says of its stages and figures: the operator's memory, which may be lost."""
+
+    stages: Mapping[Stage, Mapping[str, Any]] = field(default_factory=dict)
+    decision: str | None = None
+
+    @classmethod
+    def of(cls, status: Mapping[str, Any]) -> Known:
+        """Read a status that we wrote, or that somebody broke."""
+        stages: dict[Stage, Mapping[str, Any]] = {}
+        for one in status.get("stages") or ():
+            name = one.get("name") if isinstance(one, Mapping) else None
+            if isinstance(name, str) and name in _NAMES:
+                stages[Stage(name)] = one
+        return cls(stages, (status.get("gate") or {}).get("decision"))
+
+    def outcomes(self) -> dict[Stage, Outcome]:
+        """The stages that are complete."""
+        return {
+            stage: Outcome(str(one["digest"]), str(one["output"]), self.decision if stage is Stage.GATE else None)
+            for stage, one in self.stages.items()
+            if one.get("state") == "Complete" and one.get("digest") and one.get("output")
+        }
+
+
+def completed(report: Report, job: JobView) -> dict[str, Any]:
+    """The entry of a complete stage in status."""
+    body = report.body
+    entry = {
+        "name": str(body.get("stage", "")),
+        "state": "Complete",
+        "digest": str(body.get("digest", "")),
+        "output": str(body.get("output", "")),
+        "attempts": job.attempts,
+        "reused": bool(body.get("reused")),
+        "summary": str(body.get("summary", ""))[:1024],
+    }
+    return {**entry, **_times(job)}
+
+
+def unfinished(stage: Stage, digest: str, job: JobView | None, *, running: bool, failed: bool) -> dict[str, Any]:
+    """The entry of a stage that is not complete."""
+    state = "Failed" if failed else "Running" if running else "Waiting"
+    entry: dict[str, Any] = {"name": stage.value, "state": state, "digest": digest, "reused": False}
+    return {**entry, "attempts": job.attempts if job else 0, **(_times(job) if job else {})}
+
+
+def _times(job: JobView) -> dict[str, Any]:
+    return {name: value for name, value in (("started", job.started), ("ended", job.ended)) if value}
+
+
+def facts_of(report: Report) -> dict[str, Any]:
+    """What a report adds to the status beside its stage: spend, the gate's decision, the artifact."""
+    facts, spend = report.body.get("facts") or {}, report.body.get("spend") or {}
+    found: dict[str, Any] = {}
+    if spend:
+        found["spend"] = {name: value for name, value in spend.items() if name in _SPEND and value is not None}
+    if report.body.get("stage") == Stage.GATE.value:
+        found["gate"] = {name: value for name, value in facts.items() if name in _GATE and value is not None}
+    if report.body.get("stage") == Stage.PACKAGE.value:
+        found["artifact"] = {name: value for name, value in facts.items() if name in _ARTIFACT and value is not None}
+    return found
+
+
+_SPEND: Final = frozenset({"promptTokens", "answerTokens", "costMicros", "currency", "inDoubt"})
+_GATE: Final = frozenset(
+    {
+        "decision",
+        "items",
+        "needed",
+        "differencePermille",
+        "lowerPermille",
+        "studentPermille",
+        "teacherPermille",
+        "basePermille",
+        "incumbentPermille",
+        "why",
+    }
+)
+_ARTIFACT: Final = frozenset({"digest", "thresholdPermille", "report"})

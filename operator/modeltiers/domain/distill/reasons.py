@@ -1,0 +1,155 @@
+"""Vocabulary of a DistillJob's conditions: which there are, in which order, and every reason with its way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from modeltiers.domain import conditions
+from modeltiers.domain.conditions import Reason
+from modeltiers.domain.distill.job import BUDGET
+
+COMPLETE: Final = "Complete"
+AWAITING_APPROVAL: Final = "AwaitingApproval"
+
+ORDER: Final = (
+    conditions.ACCEPTED,
+    COMPLETE,
+    AWAITING_APPROVAL,
+    conditions.READY,
+    conditions.RECONCILING,
+    conditions.STALLED,
+)
+_WAIT: Final = "Nothing to do: it passes."
+_RETRY: Final = "Correct what the message names, then set the annotation `modeltiers.dev/retry` to another value."
+# What a stage's program may say stands in its way, by the reason it gives; others are told as StageFailed.
+STAGE_REASONS: Final[tuple[Reason, ...]] = (
+    Reason("BadData", conditions.STALLED, "Data or configuration is at fault.", _RETRY),
+    Reason("InvalidPlan", conditions.STALLED, "The program cannot read the plan: it is of another version.", _RETRY),
+    Reason("StoreChanged", conditions.STALLED, "The store does not hold what an earlier stage left there.", _RETRY),
+    Reason(
+        "Contaminated",
+        conditions.STALLED,
+        "Training rows overlap with sealed ones.",
+        "Take them out of the sources, or raise decontamination.dropAtMost in another DistillJob.",
+    ),
+    Reason(
+        "TeacherChanged",
+        conditions.STALLED,
+        "The teacher is not the one that answered before.",
+        "Bring it back, or create another DistillJob.",
+    ),
+)
+REASONS: Final[tuple[Reason, ...]] = (
+    Reason("Valid", conditions.ACCEPTED, "The spec is valid and allowed."),
+    Reason(
+        "InvalidSpec",
+        conditions.ACCEPTED,
+        "The stored object is not one that this version understands.",
+        "Correct the field that is named.",
+    ),
+    Reason(
+        "NotAllowed",
+        conditions.ACCEPTED,
+        "The spec asks for something that is not to be had here.",
+        "Change the field that is named, or have an administrator change the settings.",
+    ),
+    Reason("InProgress", COMPLETE, "A stage runs or is about to.", _WAIT),
+    Reason("NotStarted", COMPLETE, "The spec is not accepted.", "See the condition Accepted."),
+    Reason("Stopped", COMPLETE, "Something stands in the way.", "See the condition Stalled."),
+    Reason("Packaged", COMPLETE, "The student passed and is packaged; no tier is named."),
+    Reason("Promoted", COMPLETE, "The student passed and is live."),
+    Reason("Rejected", COMPLETE, "The gate was not passed; the message says which comparison decided."),
+    Reason(
+        "Inconclusive",
+        COMPLETE,
+        "There are too few sealed items to say.",
+        "Create another DistillJob with more evaluation items; what was generated and trained is found in the store.",
+    ),
+    Reason("RolledBack", COMPLETE, "The student was taken back; the message says why."),
+    Reason(
+        BUDGET,
+        COMPLETE,
+        "The budget is used up; everything paid for is kept.",
+        "Raise spec.budget: it goes on where it stopped.",
+    ),
+    Reason(
+        "ApprovalWanted",
+        AWAITING_APPROVAL,
+        "The student is packaged and waits for a person.",
+        "Read its report, then `modeltiers approve`, or delete the DistillJob.",
+    ),
+    Reason("NotWanted", AWAITING_APPROVAL, "Nobody has to approve, or not yet."),
+    Reason("Done", conditions.READY, "The job is at its end; Complete says how it ended."),
+    Reason("StageRunning", conditions.RECONCILING, "A stage runs; the message says how far it is.", _WAIT),
+    Reason(
+        "StageQueued",
+        conditions.RECONCILING,
+        "The stage's Job is suspended: its queue has not admitted it.",
+        "Look at the queue's workload.",
+    ),
+    Reason("StageStarting", conditions.RECONCILING, "The stage's pod is on the way.", _WAIT),
+    Reason("Suspended", conditions.RECONCILING, "spec.suspend is true: nothing runs.", "Set it to false."),
+    Reason(
+        "TierNotReady",
+        conditions.RECONCILING,
+        "A ModelTier that is to be asked does not serve yet.",
+        "Look at the ModelTier that is named: `kubectl get mt`.",
+    ),
+    Reason(
+        "TierNotFound",
+        conditions.STALLED,
+        "A ModelTier that the spec names does not exist.",
+        "Create it, or name another in a new DistillJob.",
+    ),
+    Reason(
+        "TierNotAdmitting",
+        conditions.STALLED,
+        "A ModelTier that is to be asked answers policies only.",
+        "Set its spec.access.mode to Open, or to Keys with a key in `keyRef`.",
+    ),
+    Reason(
+        "TermsNotAcknowledged",
+        conditions.STALLED,
+        "The teacher is an external model, whose terms may forbid training on answers.",
+        "Read them, and create the job with teacher.termsAcknowledged: true.",
+    ),
+    Reason("DoesNotFit", conditions.STALLED, "The engine for the test cannot be sized.", "See the message."),
+    Reason(
+        "StageFailed",
+        conditions.STALLED,
+        "The stage failed more often than scheduling.retries allows; the message has its last words.",
+        _RETRY,
+    ),
+    *STAGE_REASONS,
+    Reason(
+        "NotWritten",
+        conditions.STALLED,
+        "An object could not be written.",
+        "Grant the right, free the name, or correct what the message says.",
+    ),
+    Reason("ApiUnavailable", conditions.RECONCILING, "An object could not be written for a moment.", _WAIT),
+    Reason("Settled", conditions.RECONCILING, "Nothing is left to do."),
+    Reason("NotStalled", conditions.STALLED, "Nothing stands in the way."),
+)
+
+QUESTIONS: Final[Mapping[str, str]] = {
+    conditions.ACCEPTED: "Is the spec valid and allowed?",
+    COMPLETE: "Is the job at its end, and how did it end?",
+    AWAITING_APPROVAL: "Does a person have to say yes?",
+    conditions.READY: "Is the job at its end with nothing in the way? Unknown until then.",
+    conditions.RECONCILING: "What is the operator waiting for?",
+    conditions.STALLED: "What stands in the way, and what lifts it? Also the reasons of pods in [reasons](reasons.md).",
+}
+_INTRODUCTION: Final = """\
+# Reasons in a DistillJob's conditions
+
+<!-- Generated by `modeltiers generate`. Do not edit. -->
+
+`kubectl get distilljob NAME -o yaml` shows `status.conditions`. Read `Complete` first, then `Stalled`.
+"""
+
+
+def reasons_page() -> str:
+    """The reference page of all reasons, as Markdown."""
+    return conditions.page_of(_INTRODUCTION, ORDER, QUESTIONS, REASONS)

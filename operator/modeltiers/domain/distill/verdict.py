@@ -1,0 +1,234 @@
+"""What a DistillJob's conditions and columns say: one pure function from what was gathered to what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+from modeltiers.api.distilljob import DistillJobSpec
+from modeltiers.domain import conditions, pod_causes
+from modeltiers.domain.conditions import Observation
+from modeltiers.domain.distill.job import BUDGET, JobView, Known, Report
+from modeltiers.domain.distill.reasons import AWAITING_APPROVAL, COMPLETE, ORDER, STAGE_REASONS
+from modeltiers.domain.distill.stages import Next, Stage, stages_of
+from modeltiers.domain.engine_args import Refusal
+from modeltiers.domain.engine_messages import quote
+from modeltiers.domain.facts import WAITING, ApplyError, Scene, TierFacts, find
+from modeltiers.domain.views import PodView
+
+_KNOWN: Final = frozenset(one.name for one in STAGE_REASONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Hindrance:
+    """Why the next stage cannot be begun; it passes by itself, or it does not."""
+
+    reason: str
+    message: str
+    passes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """Everything that a look at a DistillJob gathered."""
+
+    namespace: str
+    name: str
+    generation: int
+    fault: tuple[tuple[str, str], ...] = ()
+    """Fields that cannot be read, and why."""
+    refusals: Sequence[Refusal] = ()
+    spec: DistillJobSpec | None = None
+    known: Known = field(default_factory=Known)
+    next: Next | None = None
+    """The stage to run; None when all are done."""
+    hindrance: Hindrance | None = None
+    job: JobView | None = None
+    """The Job of that stage, if there is one."""
+    pods: tuple[PodView, ...] = ()
+    report: Report | None = None
+    """What the last pod of that stage said at its end."""
+    progress: Mapping[str, Any] | None = None
+    """What the running stage says of itself."""
+    apply_error: ApplyError | None = None
+    unschedulable_deadline_seconds: int = 900
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How the job is, before it is told in conditions."""
+
+    reason: str
+    message: str
+    complete: bool = False
+    stalled: bool = False
+    told: str = ""
+    """What Complete says where that is another word."""
+
+
+def judge(facts: JobFacts, previous: Sequence[Mapping[str, Any]], now: datetime) -> list[dict[str, Any]]:
+    """The conditions of a DistillJob, laid over the ones written last."""
+    accepted = _accepted(facts)
+    outcome = _refused(accepted) or _unwritten(facts) or _at_the_end(facts) or _on_the_way(facts, now)
+    observed = [accepted, *_summary(outcome)]
+    observed.append(Observation(AWAITING_APPROVAL, "False", "NotWanted", "nobody has to approve, or not yet"))
+    return conditions.merge(previous, observed, facts.generation, now, ORDER)
+
+
+def _accepted(facts: JobFacts) -> Observation:
+    if facts.fault:
+        return Observation(conditions.ACCEPTED, "False", "InvalidSpec", "; ".join(text for _, text in facts.fault))
+    if facts.refusals:
+        said = "; ".join(f"{one.path}: {one.message}" for one in facts.refusals)
+        return Observation(conditions.ACCEPTED, "False", "NotAllowed", said)
+    return Observation(conditions.ACCEPTED, "True", "Valid", "the spec is valid and allowed")
+
+
+def _refused(accepted: Observation) -> _Outcome | None:
+    if accepted.status == "True":
+        return None
+    return _Outcome(accepted.reason, accepted.message, stalled=True, told="NotStarted")
+
+
+def _unwritten(facts: JobFacts) -> _Outcome | None:
+    error = facts.apply_error
+    if error is None:
+        return None
+    stalled = error.code in (400, 403, 413, 422) or error.reason in ("NameConflict", "Forbidden", "Rejected")
+    where = f"{error.kind} {facts.namespace}/{error.name}"
+    said = f"{where} could not be written: “{quote(error.message) or error.code}”"
+    if stalled:
+        said = f"{said}. Grant the right, free the name or correct what it says"
+    return _Outcome("NotWritten" if stalled else "ApiUnavailable", said, stalled=stalled)
+
+
+def _at_the_end(facts: JobFacts) -> _Outcome | None:
+    if facts.next is not None:
+        return None
+    gate = facts.known.stages.get(Stage.GATE, {})
+    said = str(gate.get("summary", ""))
+    if facts.known.decision == "Pass":
+        package = facts.known.stages.get(Stage.PACKAGE, {})
+        return _Outcome(
+            "Packaged", str(package.get("summary", "")) or "the student passed and is packaged", complete=True
+        )
+    if facts.known.decision == "Inconclusive":
+        return _Outcome("Inconclusive", said, complete=True)
+    return _Outcome("Rejected", said, complete=True)
+
+
+def _on_the_way(facts: JobFacts, now: datetime) -> _Outcome:
+    assert facts.next is not None
+    stage = facts.next.stage.value
+    if facts.spec and facts.spec.suspend:
+        return _Outcome("Suspended", f"{stage} waits: spec.suspend is true")
+    if facts.hindrance:
+        return _Outcome(
+            facts.hindrance.reason, f"{stage}: {facts.hindrance.message}", stalled=not facts.hindrance.passes
+        )
+    if facts.job and facts.job.failure:
+        return _failed(facts, facts.job)
+    if facts.job and facts.job.suspended:
+        return _Outcome("StageQueued", f"Job {facts.job.name} is suspended: its queue has not admitted it")
+    scene = Scene.of(_pods(facts), (), now)
+    if (cause := find(scene, pod_causes.CHECKS)) is not None:
+        return _Outcome(cause.reason, f"{stage}: {cause.message}", stalled=cause.severity is not WAITING)
+    if any(pod.phase == "Running" for pod in facts.pods):
+        return _Outcome("StageRunning", f"{stage} runs: {shown(facts.progress) or 'it has not said how far it is'}")
+    said = f"{stage}: its pod is on the way"
+    if facts.job and facts.job.failed and facts.report:
+        said = f"{said}, again after {facts.report.outcome}: {facts.report.message}"
+    return _Outcome("StageStarting", said)
+
+
+def _failed(facts: JobFacts, job: JobView) -> _Outcome:
+    """The Job controller gave up: the program's own words, if it had any, say why."""
+    report = facts.report
+    if report and report.outcome == BUDGET:
+        return _Outcome(BUDGET, report.message, complete=True)
+    if report is None:
+        last = next(
+            (one.ended for pod in facts.pods for one in pod.containers if one.ended and one.ended.message), None
+        )
+        said = quote(last.message) if last else job.failure
+        return _Outcome("StageFailed", f"Job {job.name}: “{said}”", stalled=True)
+    where = f"{report.where}: " if report.where else ""
+    known = report.outcome in _KNOWN
+    said = f"{where}{report.message}" if known else f"{report.outcome}: {where}{report.message}"
+    return _Outcome(report.outcome if known else "StageFailed", said, stalled=True)
+
+
+def _pods(facts: JobFacts) -> TierFacts:
+    """The stage's pods in the form that the checks of pods read; those that ended are the Job controller's business."""
+    living = tuple(pod for pod in facts.pods if not pod.finished)
+    return TierFacts(
+        namespace=facts.namespace,
+        name=facts.name,
+        generation=facts.generation,
+        pods=tuple(replace(pod, template="") for pod in living),
+        unschedulable_deadline_seconds=facts.unschedulable_deadline_seconds,
+        claim_fields="spec.store.claimName, spec.student.base.source or spec.data.sources[].volume",
+    )
+
+
+def _summary(outcome: _Outcome) -> list[Observation]:
+    moving = not outcome.complete and not outcome.stalled
+    if outcome.complete:
+        complete = Observation(COMPLETE, "True", outcome.reason, outcome.message)
+        ready = Observation(conditions.READY, "True", "Done", "the job is at its end: see the condition Complete")
+    else:
+        word = outcome.told or ("Stopped" if outcome.stalled else "InProgress")
+        complete = Observation(COMPLETE, "False", word, outcome.message)
+        status: conditions.Status = "False" if outcome.stalled else "Unknown"
+        ready = Observation(conditions.READY, status, outcome.reason, outcome.message)
+    return [
+        complete,
+        ready,
+        Observation(conditions.RECONCILING, "True", outcome.reason, outcome.message)
+        if moving
+        else Observation(conditions.RECONCILING, "False", "Settled", "nothing is left to do"),
+        Observation(conditions.STALLED, "True", outcome.reason, outcome.message)
+        if outcome.stalled
+        else Observation(conditions.STALLED, "False", "NotStalled", "nothing stands in the way"),
+    ]
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+
+def shown(progress: Mapping[str, Any] | None) -> str:
+    """`120/400 steps, 35 s left`; empty where nothing is known."""
+    if not progress or not isinstance(progress.get("of"), int) or not progress["of"]:
+        return ""
+    said = f"{progress.get('done', 0)}/{progress['of']} {progress.get('unit', '')}".strip()
+    left = progress.get("etaSeconds")
+    return f"{said}, {left} s left" if isinstance(left, int) else said
+
+
+def columns(facts: JobFacts, judged: Sequence[Mapping[str, Any]], spend: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What `kubectl get` shows."""
+    found: dict[str, Any] = {}
+    said = conditions.by_type(judged)[COMPLETE]
+    if said["status"] == "True":
+        found["stage"] = said["reason"]
+    elif facts.next is not None:
+        found["stage"] = facts.next.stage.value
+    if facts.spec is not None:
+        stages = stages_of(facts.spec)
+        place = stages.index(facts.next.stage) if facts.next else len(facts.known.outcomes())
+        found["progress"] = shown(facts.progress) if facts.progress else f"{place}/{len(stages)} stages"
+    if facts.known.decision:
+        found["decision"] = facts.known.decision
+    if spend:
+        found["spent"] = spent(spend)
+    return found
+
+
+def spent(spend: Mapping[str, Any]) -> str:
+    """`12,345 tokens, 0.0123 USD`."""
+    tokens = int(spend.get("promptTokens", 0)) + int(spend.get("answerTokens", 0))
+    cost = spend.get("costMicros")
+    money = f", {cost / 1_000_000:.4f} {spend.get('currency', '')}".rstrip() if isinstance(cost, int) else ""
+    return f"{tokens:,} tokens{money}"

@@ -1,0 +1,295 @@
+"""DistillJobs on the real API server and Job controller; the test plays the kubelet that ends a stage's pod."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from modeltiers.domain.distill.stages import Stage
+from tests.cluster.kit import LARGE, Tiers, until
+
+NOWHERE = {"example.com/nowhere": "yes"}  # no node has it, so that no kubelet interferes
+ARCHITECTURE = {
+    "name": "LlamaForCausalLM",
+    "hiddenSize": 64,
+    "layers": 2,
+    "attentionHeads": 2,
+    "kvHeads": 2,
+    "headDim": 32,
+    "vocabSize": 512,
+    "intermediateSize": 128,
+    "maxPosition": 512,
+}
+SPEC: dict[str, Any] = {
+    "workload": {"verifiers": [{"name": "right", "type": "Numeric"}]},
+    "teacher": {"tierRef": {"name": "large"}},
+    "student": {"base": {"source": "pvc://models/base", "architecture": ARCHITECTURE}},
+    "data": {
+        "sources": [{"name": "rows", "configMap": {"name": "rows", "key": "rows.jsonl"}}],
+        "split": {"evaluation": 100},
+    },
+    "evaluation": {"tierRef": {"name": "small"}},
+    "scheduling": {"nodeSelector": NOWHERE},
+    "store": {"claimName": "artifacts"},
+}
+GATE = {"decision": "Pass", "items": 100, "needed": 90, "differencePermille": 5, "lowerPermille": -12}
+
+
+@dataclass(frozen=True)
+class Distill:
+    """One DistillJob, and the words to lead it through its stages."""
+
+    tiers: Tiers
+    name: str = "arithmetic"
+
+    def apply(self, **spec: Any) -> None:
+        """Apply it with some fields changed."""
+        metadata = {"name": self.name, "namespace": self.tiers.namespace}
+        body = {"apiVersion": "modeltiers.dev/v1alpha1", "kind": "DistillJob", "metadata": metadata}
+        self.kubectl("apply", "-f", "-", input=json.dumps({**body, "spec": {**SPEC, **spec}}))
+
+    def kubectl(self, *args: str, **more: Any) -> str:
+        """Run kubectl in the namespace as the administrator."""
+        return self.tiers.cluster.kubectl("-n", self.tiers.namespace, *args, **more).stdout
+
+    def get(self, *what: str) -> Any:
+        """Read an object or a list; nothing if it is not there."""
+        said = self.kubectl("get", *what, "-o", "json", "--ignore-not-found")
+        return json.loads(said) if said.strip() else {}
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """Its status as it is now."""
+        return dict(self.get("dj", self.name).get("status") or {})
+
+    def condition(self, kind: str) -> tuple[str, str, str]:
+        """Status, reason and message of a condition."""
+        for one in self.status.get("conditions", ()):
+            if one["type"] == kind:
+                return one["status"], one["reason"], one["message"]
+        return "", "", ""
+
+    def until(self, kind: str, status: str, reason: str, timeout: float = 20) -> str:
+        """Wait for a condition, and return its message."""
+        until(
+            lambda: self.condition(kind)[:2] == (status, reason),
+            lambda: f"{kind}={status} {reason}: {json.dumps(self.status, indent=1)}",
+            timeout,
+        )
+        return self.condition(kind)[2]
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Its Jobs."""
+        return list(self.get("jobs", "-l", f"modeltiers.dev/distilljob={self.name}").get("items", []))
+
+    def job(self, stage: Stage) -> dict[str, Any]:
+        """The Job of a stage that is not at its end, as soon as it is there with a pod."""
+        found: dict[str, Any] = until(lambda: self._open(stage), lambda: f"a Job of {stage}: {self.status}", 40)
+        for pod in self.pods(found):
+            scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+            self._play(pod, {"phase": "Running", "conditions": [scheduled]})
+        return found
+
+    def _play(self, pod: Mapping[str, Any], status: Mapping[str, Any]) -> None:
+        patch = json.dumps({"status": status})
+        self.kubectl("patch", "pod", pod["metadata"]["name"], "--subresource=status", "--type=merge", "-p", patch)
+
+    def _open(self, stage: Stage) -> dict[str, Any] | None:
+        for one in self.jobs():
+            over = {item["type"] for item in one.get("status", {}).get("conditions", ()) if item["status"] == "True"}
+            mine = one["metadata"]["labels"]["modeltiers.dev/stage"] == stage
+            if mine and not over & {"Complete", "Failed"} and self.pods(one):
+                return one
+        return None
+
+    def pods(self, job: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The pods of a Job that have not ended."""
+        found = self.get("pods", "-l", f"batch.kubernetes.io/job-name={job['metadata']['name']}").get("items", [])
+        return [pod for pod in found if pod["status"]["phase"] not in ("Succeeded", "Failed")]
+
+    def end(self, stage: Stage, report: Mapping[str, Any] | str, code: int = 0) -> dict[str, Any]:
+        """Have the stage's pod end as a kubelet would tell it; returns its Job."""
+        job = self.job(stage)
+        pod = self.pods(job)[0]
+        text = report if isinstance(report, str) else json.dumps(report)
+        ended = {"exitCode": code, "reason": "Completed" if not code else "Error", "message": text}
+        ended |= {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:01:00Z"}
+        container = {"name": "stage", "image": "i", "imageID": "", "ready": False, "restartCount": 0}
+        statuses = [{**container, "state": {"terminated": ended}}]
+        self._play(pod, {"phase": "Failed" if code else "Succeeded", "containerStatuses": statuses})
+        return job
+
+    def complete(self, stage: Stage, *, reused: bool = False, **more: Any) -> dict[str, Any]:
+        """Have a stage come to its end well."""
+        digest = self.job(stage)["metadata"]["annotations"]["modeltiers.dev/digest"]
+        report = {"outcome": "Complete", "stage": stage.value, "digest": digest, "output": digest[::-1]}
+        report |= {"reused": reused, "summary": f"{stage.value} went well", "facts": {}, "spend": {}}
+        return self.end(stage, {**report, **more})
+
+    def complete_until(self, last: Stage, **more: Any) -> None:
+        """Have all stages before this one come to their ends well."""
+        for stage in Stage:
+            if stage is last:
+                return
+            if stage not in (Stage.EVALUATE_INCUMBENT, Stage.CALIBRATE):
+                self.complete(stage, **more, **({"facts": GATE} if stage is Stage.GATE else {}))
+
+
+@pytest.fixture
+def distill(tiers: Tiers) -> Distill:
+    """A DistillJob to be, with a teacher that serves and a tier whose engine tests."""
+    tiers.apply("large", {**LARGE, "access": {"mode": "Open"}})
+    tiers.apply("small")
+    tiers.ready("large")
+    tiers.ready("small")
+    for claim in ("artifacts", "models"):
+        size = {"requests": {"storage": "1Gi"}}
+        spec = {"accessModes": ["ReadWriteMany"], "resources": size, "storageClassName": ""}
+        tiers.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim}, "spec": spec})
+    return Distill(tiers)
+
+
+def test_a_job_goes_from_stage_to_stage_and_is_packaged(distill: Distill) -> None:
+    distill.apply()
+    distill.complete(Stage.SNAPSHOT)
+    distill.complete(Stage.SPLIT)
+    spend = {"promptTokens": 1200, "answerTokens": 345, "costMicros": 1234, "currency": "USD", "inDoubt": 1}
+    distill.complete(Stage.GENERATE, spend=spend)
+    until(lambda: distill.status.get("spent") == "1,545 tokens, 0.0012 USD", lambda: str(distill.status))
+    for stage in (Stage.FILTER, Stage.DECONTAMINATE, Stage.TRAIN, Stage.EVALUATE_TEACHER, Stage.EVALUATE_BASE):
+        distill.complete(stage)
+    distill.complete(Stage.EVALUATE_STUDENT)
+    distill.complete(Stage.GATE, facts=GATE)
+    distill.complete(Stage.PACKAGE, facts={"digest": "ab" * 16})
+    assert distill.until("Complete", "True", "Packaged") == "Package went well"
+    status = distill.status
+    assert status["gate"] == GATE
+    assert (status["stage"], status["decision"], status["spend"]) == ("Packaged", "Pass", spend)
+    assert status["artifact"]["digest"] == "ab" * 16
+    assert status["artifact"]["source"].startswith("pvc://artifacts/arithmetic/stages/Package/")
+    assert [one["state"] for one in status["stages"]] == ["Complete"] * 11
+    assert distill.condition("Ready")[0] == "True"
+    columns = distill.kubectl("get", "dj", "arithmetic").split()
+    assert columns[:5] == ["NAME", "STAGE", "PROGRESS", "DECISION", "SPEND"]
+    assert {"Packaged", "Pass"} <= set(columns)
+
+
+@pytest.mark.parametrize(("decision", "reason"), [("Fail", "Rejected"), ("Inconclusive", "Inconclusive")])
+def test_a_gate_that_is_not_passed_is_the_end(distill: Distill, decision: str, reason: str) -> None:
+    distill.apply()
+    distill.complete_until(Stage.GATE)
+    distill.complete(Stage.GATE, facts={**GATE, "decision": decision}, summary="the base is as good")
+    assert distill.until("Complete", "True", reason) == "the base is as good"
+    assert distill.condition("Stalled")[0] == "False"
+    assert not [one for one in distill.jobs() if one["metadata"]["labels"]["modeltiers.dev/stage"] == "Package"]
+
+
+def test_a_used_up_budget_ends_the_job_until_it_is_raised(distill: Distill) -> None:
+    distill.apply(budget={"teacherTokens": 100})
+    distill.complete_until(Stage.GENERATE)
+    said = {"outcome": "BudgetExhausted", "message": "100 of 100 tokens are used", "spend": {"promptTokens": 100}}
+    first = distill.end(Stage.GENERATE, said, code=79)
+    assert "100 of 100" in distill.until("Complete", "True", "BudgetExhausted")
+    distill.apply(budget={"teacherTokens": 1000})
+    second = distill.job(Stage.GENERATE)
+    assert second["metadata"]["uid"] != first["metadata"]["uid"]
+    assert second["metadata"]["name"] == first["metadata"]["name"]
+    assert distill.until("Complete", "False", "InProgress")
+
+
+def test_data_at_fault_stalls_the_job_until_a_retry_is_asked_for(distill: Distill) -> None:
+    distill.apply()
+    distill.complete_until(Stage.DECONTAMINATE)
+    said = {"outcome": "Contaminated", "message": "3 rows overlap", "field": "spec.decontamination"}
+    first = distill.end(Stage.DECONTAMINATE, said, code=78)
+    message = distill.until("Stalled", "True", "Contaminated")
+    assert message == "spec.decontamination: 3 rows overlap"
+    assert distill.condition("Ready")[0] == "False"
+    distill.kubectl("annotate", "dj", "arithmetic", "modeltiers.dev/retry=once")
+    assert distill.job(Stage.DECONTAMINATE)["metadata"]["uid"] != first["metadata"]["uid"]
+    distill.until("Stalled", "False", "NotStalled")
+
+
+def test_a_stage_that_was_interrupted_is_tried_again_by_its_job(distill: Distill) -> None:
+    distill.apply()
+    first = distill.end(Stage.SNAPSHOT, {"outcome": "Interrupted", "code": 75, "message": "m"}, code=75)
+    until(lambda: distill.get("job", first["metadata"]["name"])["status"].get("failed") == 1, "the failure counted")
+    distill.complete(Stage.SNAPSHOT)
+    distill.job(Stage.SPLIT)
+    entry = next(one for one in distill.status["stages"] if one["name"] == "Snapshot")
+    assert (entry["state"], entry["attempts"]) == ("Complete", 2)
+
+
+def test_a_lost_status_is_found_again_by_the_stages(distill: Distill) -> None:
+    """The operator knows nothing any more, and asks every stage again; each finds its own manifest."""
+    distill.apply()
+    distill.complete_until(Stage.TRAIN)
+    before = distill.job(Stage.TRAIN)
+    distill.apply(suspend=True)
+    until(lambda: not distill._open(Stage.TRAIN), "no Job")
+    distill.kubectl("delete", "jobs", "--all", "--wait=true")
+    distill.until("Reconciling", "True", "Suspended")
+    body = distill.get("dj", "arithmetic")
+    del body["status"]
+    path = f"/apis/modeltiers.dev/v1alpha1/namespaces/{distill.tiers.namespace}/distilljobs/arithmetic/status"
+    distill.kubectl("replace", "--raw", path, "-f", "-", input=json.dumps({**body, "status": {}}))
+    until(lambda: distill.status.get("progress") == "0/11 stages", lambda: str(distill.status))
+    distill.apply()
+    distill.complete_until(Stage.TRAIN, reused=True)
+    again = distill.job(Stage.TRAIN)
+    assert again["metadata"]["name"] == before["metadata"]["name"]
+    assert [one["reused"] for one in distill.status["stages"] if one["state"] == "Complete"] == [True] * 5
+
+
+def test_suspend_ends_what_runs_and_starts_nothing(distill: Distill) -> None:
+    distill.apply()
+    distill.job(Stage.SNAPSHOT)
+    distill.apply(suspend=True)
+    until(lambda: not distill.jobs(), "no Job")
+    assert "spec.suspend" in distill.until("Reconciling", "True", "Suspended")
+    distill.apply()
+    distill.job(Stage.SNAPSHOT)
+
+
+def test_a_queued_job_waits_for_its_queue(distill: Distill) -> None:
+    distill.apply(scheduling={"nodeSelector": NOWHERE, "queueName": "team"})
+    job = until(distill.jobs, "the Job")[0]
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+    assert job["spec"]["suspend"] is True
+    assert job["metadata"]["name"] in distill.until("Reconciling", "True", "StageQueued")
+    patch = json.dumps({"spec": {"suspend": False}})
+    distill.kubectl("patch", "job", job["metadata"]["name"], "--type=merge", "-p", patch)  # as Kueue does
+    distill.complete(Stage.SNAPSHOT)
+
+
+def test_a_teacher_that_answers_policies_only_is_said(distill: Distill) -> None:
+    distill.tiers.apply("large", LARGE)
+    distill.apply()
+    distill.complete_until(Stage.GENERATE)
+    assert "spec.access.mode" in distill.until("Stalled", "True", "TierNotAdmitting")
+    distill.tiers.apply("large", {**LARGE, "access": {"mode": "Open"}})
+    distill.job(Stage.GENERATE)
+
+
+def test_a_spec_without_a_tier_for_the_test_is_refused(distill: Distill) -> None:
+    with pytest.raises(Exception, match=r"promotion\.tierRef"):
+        distill.apply(evaluation=None)
+
+
+def test_pods_are_restricted_and_hold_no_token(distill: Distill) -> None:
+    """Also with an engine beside the stage."""
+    name = distill.tiers.namespace
+    distill.kubectl("label", "ns", name, "pod-security.kubernetes.io/enforce=restricted")
+    distill.apply()
+    distill.complete_until(Stage.EVALUATE_STUDENT)
+    pod = distill.pods(distill.job(Stage.EVALUATE_STUDENT))[0]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    engine = pod["initContainers"][0]
+    assert engine["restartPolicy"] == "Always"
+    assert "--host=127.0.0.1" in engine["args"]
+    assert engine["args"][0].startswith("/model/arithmetic/stages/Train/")
+    assert {one["name"] for one in pod["containers"]} == {"stage"}
