@@ -1,0 +1,1 @@
+"""How often a gate promotes a bad student, and a good one: rules compared, and the tables of docs/gate.md."""
