@@ -66,8 +66,8 @@ def power_row(margin: float, discordance: float) -> str:
 
 def power() -> Iterator[str]:
     """Items needed, and what they bring."""
-    yield "Items needed for an equal student with a power of 80 % at alpha 5 %, and the chance that it passes on so many:"
-    yield "where the number came from a pilot, where it is worked out from the same look, and there with 15 % more items."
+    yield "Items needed for an equal student with a power of 80 % at alpha 5 %, and the chance that it passes on so"
+    yield "many: with the number from a pilot; with that worked out from the same look; so, but with 15 % more items."
     yield ""
     yield "| Margin | Models differ on | Items needed | From a pilot | From the same look | With 15 % more |"
     yield "|---|---|---|---|---|---|"
@@ -78,9 +78,9 @@ def power() -> Iterator[str]:
 
 def conversations(world: World) -> Iterator[str]:
     """Rules compared on conversations."""
-    yield f"Conversations of 1 to {world.longest} turns; in {100 * world.alike:g} % of them all turns go the same way, and"
-    yield f"the models differ on {100 * world.discordance:g} % of the turns. Promotion of a student that is 2 / 5 points"
-    yield f"worse, in {RUNS} draws of seed {SEED}."
+    yield f"Conversations of 1 to {world.longest} turns; in {100 * world.alike:g} % of them all turns go the same way."
+    yield f"The models differ on {100 * world.discordance:g} % of the turns. Chance that a student is promoted that is"
+    yield f"2 / 5 points worse, in {RUNS} draws of seed {SEED}."
     yield ""
     yield "| Conversations | " + " | ".join(drawn.RULES) + " |"
     yield "|---|" + "---|" * len(drawn.RULES)

@@ -19,7 +19,8 @@ def items_needed(discordance: float, margin: float, alpha: float, power: float, 
     n = discordance x (z(alpha) + z(power))^2 / margin^2, and no fewer than would show one loss in `margin` where there
     is no discordance at all; times the design effect of clusters. The formula is the usual one, with the variance of
     equal models; the score test's is larger where the margin is wide against the discordance, and its power at this
-    number then falls short: not at 2 points and 10 %, but by 9 points at 5 points and 5 %. Raises GateError out of range.
+    number then falls short: not at 2 points and 10 %, but by 9 points at 5 points and 5 %. Raises GateError for
+    numbers out of range.
     """
     if not 0 <= discordance <= 1:
         raise GateError(f"discordance is {discordance:g}; it must be between 0 and 1")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from modeltiers.domain.gate.items import Pair, Target
-from modeltiers.domain.gate.paired import Comparison, compare, fewest
+from modeltiers.domain.gate.paired import Comparison, compare
 from modeltiers.domain.gate.power import items_for, items_needed
 from modeltiers.domain.gate.rule import Rule
 from modeltiers.domain.gate.tally import tally
@@ -93,10 +93,11 @@ def no_regression(rule: Rule, name: str, pairs: Sequence[Pair], reference: Targe
 
     It needs as many as would show one loss in the rule's margin.
     """
-    needed = fewest((rule.margin or rule.teacher_margin or rule.gain) / 1000, alpha)
+    margin = rule.margin or rule.teacher_margin or rule.gain
     if not pairs:
-        return absent(rule, name, reference, 0, alpha)
+        return absent(rule, name, reference, margin, alpha)
     seen = compare(tally(pairs), 0.0, alpha)
+    needed = items_needed(0.0, margin / 1000, alpha, rule.power / 1000, seen.design_effect)
     if seen.p_worse <= alpha:
         why = f"{name}: shown to be worse than the {reference}: {bounds(seen)}"
         return Verdict(name, reference, "Fail", why, 0, seen.n, needed, seen)
