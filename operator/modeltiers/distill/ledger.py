@@ -28,9 +28,9 @@ from modeltiers.domain.distill.spend import NONE, Tokens
 
 VOLUME_SHARD: Final = 8 << 20
 """Bytes after which a new shard is begun on a volume."""
-BUCKET_SHARD: Final = 256 << 10
+BUCKET_SHARD: Final = 128 << 10
 """The same on S3, where a shard that grows is uploaded anew as a whole."""
-BUCKET_SECONDS: Final = 0.2
+BUCKET_SECONDS: Final = 0.05
 """Seconds between two uploads to S3, unless BUCKET_RECORDS wait: so long a reply is not yet durable there."""
 BUCKET_RECORDS: Final = 64
 CACHED: Final = 8

@@ -15,10 +15,8 @@ from modeltiers.api.modeltier import TokenPrice
 MILLION: Final = 1_000_000
 SLACK: Final = 1.1
 """On the most tokens for a byte that were seen."""
-AROUND: Final = 16
-"""Tokens that a chat template may put around the messages, beyond those seen."""
 UNSEEN: Final = 256
-"""The same, before any reply told."""
+"""Tokens that a chat template may put around the messages, before any reply told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +93,15 @@ class Purse:
     under_way: int = 0
     per_byte: float | None = None
     """The most prompt tokens for a byte that a reply showed."""
+    fewest: int = 0
+    """The fewest prompt tokens that one showed: what stands around the messages is not more."""
 
     def most(self, prompt_bytes: int) -> Tokens:
-        """The most that a request of this size can take. Byte-level tokenizers make no more tokens than bytes."""
+        """The most that a request of this size can take; before any reply told, no more tokens than bytes."""
         if self.per_byte is None:
             return Tokens(prompt_bytes + UNSEEN, self.max_tokens)
-        return Tokens(min(int(prompt_bytes * self.per_byte * SLACK) + AROUND, prompt_bytes + UNSEEN), self.max_tokens)
+        seen = int(prompt_bytes * self.per_byte * SLACK) + self.fewest
+        return Tokens(seen, self.max_tokens)
 
     def verdict(self, prompt_bytes: int) -> Verdict:
         """Whether a request of this size may be sent now. Before any reply told what a byte costs, one goes alone."""
@@ -127,5 +128,6 @@ class Purse:
 
     def learn(self, prompt_bytes: int, took: Tokens) -> None:
         """A reply showed what a request took."""
+        self.fewest = took.prompt if self.per_byte is None else min(self.fewest, took.prompt)
         self.per_byte = max(self.per_byte or 0.0, took.prompt / max(1, prompt_bytes))
         self.max_tokens = max(self.max_tokens, took.answer)
