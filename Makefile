@@ -52,10 +52,11 @@ cluster-test: setup tools ## tests on a real control plane
 train-test: setup ## the trainer in an environment of its own (the first run installs torch: minutes, up to 6 GB)
 	@$(BIN)/python -m e2e.train test tests/train -q -m "not slow"
 
-bench: setup tools ## ratios: the operator against a bare client and with 500 policies, the router against nginx and haproxy; the gate against other rules
+bench: setup tools ## ratios: the operator against a bare client and with 500 policies, the router against nginx and haproxy, Generate against httpx
 	@$(BIN)/python -m e2e.bench
 	@$(BIN)/python -m e2e.bench.policies
 	@$(BIN)/python -m e2e.bench.router
+	@$(BIN)/python -m e2e.bench.generate
 	@$(BIN)/python -m e2e.bench.gate --check
 
 e2e: setup tools ## the slow and real tests: a real node with real vLLM where this machine can run one, with the numbers
