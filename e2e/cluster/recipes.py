@@ -61,6 +61,14 @@ ENGINE_ENV = {
     "HF_HUB_OFFLINE": "1",
 }
 
+TRAINER_ENV = {
+    "PATH": PATH,
+    "PYTHONPATH": f"/app:{ENGINE_HOME}/lib/python{PYTHON}/site-packages",
+    "PYTHONUNBUFFERED": "1",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
 
 @dataclass(frozen=True)
 class Made:
@@ -81,8 +89,9 @@ class Program:
 
 
 def program(name: str) -> Program:
-    """Return what the image `router` or `operator` consists of."""
-    module = {"router": "modeltiers.router", "operator": "modeltiers.controllers"}[name]
+    """Return what the image `router`, `operator` or `distill` consists of."""
+    modules = {"router": "modeltiers.router", "operator": "modeltiers.controllers", "distill": "modeltiers.distill"}
+    module = modules[name]
     env = {"PATH": PATH, "PYTHONPATH": "/app:/site", "PYTHONUNBUFFERED": "1"}
     return Program(ROOT / "requirements" / f"{name}.txt", (INTERPRETER, "-m", module), env)
 
@@ -95,6 +104,20 @@ def router() -> Made:
 def operator() -> Made:
     """Make the operator's image."""
     return _program("operator")
+
+
+def distill() -> Made:
+    """Make the image of the stages that move data and ask models."""
+    return _program("distill")
+
+
+def trainer() -> Made:
+    """Make the image of the training stage: Python and our code. torch and TRL are mounted at /venv, like an engine's
+    vLLM."""
+    source = ROOT / "operator"
+    key = _digest(_base_key(), *_contents(source / "modeltiers"))
+    layers = ((base(), "/"), (_stage(source, key), "/app"))
+    return _made("train", layers, (INTERPRETER, "-m", "modeltiers.distill"), TRAINER_ENV, key)
 
 
 def engine() -> Made:

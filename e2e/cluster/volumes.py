@@ -14,16 +14,17 @@ from e2e.cluster.report import HarnessError
 
 
 def local(
-    node: RealNode, namespace: str, name: str, directory: Path, *, writable: bool = False
+    node: RealNode, namespace: str, name: str, directory: Path, *, writable: bool = False, shared: bool = False
 ) -> list[dict[str, Any]]:
     """Return a volume over `directory` and the claim `name` that is bound to it and to it alone.
 
-    Mount a read-only one with `readOnly: true`. A writable one belongs to whoever the pod runs as: give no fsGroup with
+    `shared`: pods may write it on any node, which is true where there is one. Mount a read-only one with `readOnly: true`. A writable one belongs to whoever the pod runs as: give no fsGroup with
     a large one, because kubelet then changes the owner of every file.
     """
-    if not writable and directory.stat().st_mode & 0o005 != 0o005:
+    if not (writable or shared) and directory.stat().st_mode & 0o005 != 0o005:
         raise HarnessError(f"no container could read {directory}, whatever its user: chmod o+rx it")
-    modes, size = ["ReadWriteOnce" if writable else "ReadOnlyMany"], {"storage": "1Gi"}
+    mode = "ReadWriteMany" if shared else "ReadWriteOnce" if writable else "ReadOnlyMany"
+    modes, size = [mode], {"storage": "1Gi"}
     volume = f"{namespace}-{name}"
     on_node = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node.name]}
     return [

@@ -112,8 +112,8 @@ class Artifact(Model):
 class PromotionStatus(Model):
     """Where the student stands in its tier."""
 
-    state: Literal["AwaitingApproval", "Canary", "Live", "RolledBack"]
-    """AwaitingApproval, Canary, Live or RolledBack."""
+    state: Literal["AwaitingApproval", "Canary", "Settling", "Live", "RolledBack"]
+    """AwaitingApproval, Canary (both serve), Settling (the tier takes the student over), Live or RolledBack."""
     weight_permille: Annotated[int, Field(ge=0, le=1000)] = 0
     """Its share of conversations."""
     step: Annotated[int, Field(ge=0, le=100)] = 0

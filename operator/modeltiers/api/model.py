@@ -94,17 +94,29 @@ class Architecture(Model):
     )
 
 
+_PLACES = (
+    r"hf://[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}"
+    r"|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*"
+)
+_NO_DOTS = Rule("!self.contains('..')", "source must not contain '..'")
+_SOURCE_RULES = (
+    Rule("self.source.startsWith('hf://') || !has(self.revision)", "revision is for hf:// sources only"),
+    Rule("self.source.startsWith('hf://') || !has(self.tokenSecretRef)", "tokenSecretRef is for hf:// sources only"),
+    Rule(
+        "!self.source.startsWith('pvc://') || has(self.architecture)",
+        "a pvc:// model needs architecture: copy the numbers from its config.json",
+    ),
+)
+
+
 class Weights(Model):
     """A model's weights: where they are and how they are loaded."""
 
     source: str = Field(
         min_length=6,
         max_length=512,
-        pattern=r"^(hf://[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}"
-        r"|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*)$",
-        json_schema_extra=cel(
-            Rule("!self.contains('..')", "source must not contain '..'"),
-        ),
+        pattern=f"^({_PLACES})$",
+        json_schema_extra=cel(_NO_DOTS),
     )
     """Where the weights are: `hf://ORG/NAME` (Hugging Face Hub) or `pvc://CLAIM/PATH` (a folder on a volume of this
     namespace)."""
@@ -121,21 +133,21 @@ class Weights(Model):
     architecture: Architecture | None = None
     """Overrides the bundled catalogue; needed for pvc:// models and for models the catalogue does not know."""
 
-    __cel__: ClassVar[tuple[Rule, ...]] = (
-        Rule("self.source.startsWith('hf://') || !has(self.revision)", "revision is for hf:// sources only"),
-        Rule(
-            "self.source.startsWith('hf://') || !has(self.tokenSecretRef)", "tokenSecretRef is for hf:// sources only"
-        ),
-        Rule(
-            "self.source.startsWith('hf://') || has(self.architecture)",
-            "a pvc:// model needs architecture: copy the numbers from its config.json",
-        ),
-    )
+    __cel__: ClassVar[tuple[Rule, ...]] = _SOURCE_RULES
 
 
 class ModelSource(Weights):
     """Which model the tier serves and how it is loaded."""
 
+    source: str = Field(
+        min_length=6,
+        max_length=512,
+        pattern=rf"^({_PLACES}|distill://[a-z]([-a-z0-9]*[a-z0-9])?)$",
+        json_schema_extra=cel(_NO_DOTS),
+    )
+    """Where the weights are: `hf://ORG/NAME` (Hugging Face Hub), `pvc://CLAIM/PATH` (a folder on a volume of this
+    namespace), or `distill://NAME`: what the DistillJob NAME of this namespace says, its incumbent until its student is
+    promoted."""
     served_name: str | None = Field(
         default=None,
         min_length=1,
@@ -145,7 +157,11 @@ class ModelSource(Weights):
     """Name that clients put in the request's `model`. Defaults to the tier's name. Cannot be changed."""
 
     __cel__: ClassVar[tuple[Rule, ...]] = (
-        *Weights.__cel__,
+        *_SOURCE_RULES,
+        Rule(
+            "!self.source.startsWith('distill://') || !has(self.architecture)",
+            "a distill:// model has the architecture that its DistillJob says: remove architecture",
+        ),
         Rule(
             "has(self.servedName) == has(oldSelf.servedName)"
             " && (!has(self.servedName) || self.servedName == oldSelf.servedName)",

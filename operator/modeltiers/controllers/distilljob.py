@@ -210,6 +210,8 @@ class DistillReconciler:
             return plan, None, teacher
         if step.stage is Stage.TRAIN:
             plan = plan.model_copy(update={"models": {"base": model_path("base", spec.student.base)}})
+        if step.stage is Stage.PACKAGE and spec.student.trained:
+            plan = plan.model_copy(update={"models": {"trained": model_path("trained", spec.student.trained)}})
         if step.stage not in _TESTED:
             return plan, None, None
         engine = self._engine(scene, step)

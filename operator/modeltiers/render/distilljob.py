@@ -272,6 +272,8 @@ def _volumes(
         made += _sources(spec)
     if stage is Stage.TRAIN and (claim := claim_of(spec.student.base)):
         made.append((_claim("base", claim, read_only=True), f"{MODELS}/base", True))
+    if stage is Stage.PACKAGE and spec.student.trained and (claim := claim_of(spec.student.trained)):
+        made.append((_claim("trained", claim, read_only=True), f"{MODELS}/trained", True))
     if stage in ASKS_TEACHER and spec.teacher.key_ref:
         made.append((_secret("teacher-key", spec.teacher.key_ref), TEACHER_KEY, True))
     volumes, mounts = [one for one, _, _ in made], [_mount(*one) for one in made]

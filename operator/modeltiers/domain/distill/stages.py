@@ -89,11 +89,12 @@ _TABLE: Final[Mapping[Stage, _Rests]] = {
         lambda spec: (spec.gate or Gate(),),
     ),
     Stage.CALIBRATE: _Rests(
-        (Stage.TRAIN, Stage.SPLIT, Stage.GATE),
-        lambda spec: (spec.student.trained, (spec.promotion or Promotion()).calibration, *_answers(spec)),
+        (Stage.EVALUATE_STUDENT, Stage.GATE),
+        lambda spec: ((spec.promotion or Promotion()).calibration,),
     ),
     Stage.PACKAGE: _Rests(
-        (Stage.TRAIN, Stage.GATE, Stage.CALIBRATE), lambda spec: (spec.workload, spec.student, spec.teacher)
+        (Stage.SPLIT, Stage.DECONTAMINATE, Stage.TRAIN, Stage.GATE, Stage.CALIBRATE),
+        lambda spec: (spec.workload, spec.student, spec.teacher),
     ),
 }
 
