@@ -18,8 +18,9 @@ def local(
 ) -> list[dict[str, Any]]:
     """Return a volume over `directory` and the claim `name` that is bound to it and to it alone.
 
-    `shared`: pods may write it on any node, which is true where there is one. Mount a read-only one with `readOnly: true`. A writable one belongs to whoever the pod runs as: give no fsGroup with
-    a large one, because kubelet then changes the owner of every file.
+    `shared`: pods may write it on any node, which is true where there is one. Mount a read-only one with `readOnly:
+    true`. A writable one belongs to whoever the pod runs as: give no fsGroup with a large one, because kubelet then
+    changes the owner of every file.
     """
     if not (writable or shared) and directory.stat().st_mode & 0o005 != 0o005:
         raise HarnessError(f"no container could read {directory}, whatever its user: chmod o+rx it")

@@ -11,6 +11,7 @@ import pytest
 
 from modeltiers.domain.distill.stages import Stage
 from tests.cluster.kit import LARGE, Tiers, until
+from tests.cluster.kit import SPEC as SPEC_OF_TIER
 
 NOWHERE = {"example.com/nowhere": "yes"}  # no node has it, so that no kubelet interferes
 ARCHITECTURE = {
@@ -148,7 +149,13 @@ def distill(tiers: Tiers) -> Distill:
     tiers.ready("small")
     for claim in ("artifacts", "models"):
         size = {"requests": {"storage": "1Gi"}}
-        spec = {"accessModes": ["ReadWriteMany"], "resources": size, "storageClassName": ""}
+        volume = f"{tiers.namespace}-{claim}"
+        common = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+        spec = {**common, "resources": size, "volumeName": volume}
+        place = {"capacity": {"storage": "1Gi"}, "hostPath": {"path": "/nowhere"}}
+        bound = {"claimRef": {"namespace": tiers.namespace, "name": claim}}
+        found = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume}}
+        tiers.cluster.kubectl("apply", "-f", "-", input=json.dumps({**found, "spec": {**common, **place, **bound}}))
         tiers.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim}, "spec": spec})
     return Distill(tiers)
 
@@ -293,3 +300,66 @@ def test_pods_are_restricted_and_hold_no_token(distill: Distill) -> None:
     assert "--host=127.0.0.1" in engine["args"]
     assert engine["args"][0].startswith("/model/arithmetic/stages/Train/")
     assert {one["name"] for one in pod["containers"]} == {"stage"}
+
+
+# --- promotion --------------------------------------------------------------------------------------------------------
+
+CANARY = {"stepsPermille": [100, 500], "holdSeconds": 10}
+
+
+def promoted(distill: Distill, **promotion: Any) -> dict[str, Any]:
+    """A job whose student is packaged, for the tier that follows it; returns the artifact."""
+    base = {"maxModelLen": 256, "source": f"distill://{distill.name}"}
+    distill.apply(evaluation=None, promotion={"tierRef": {"name": "small"}, "canary": CANARY, **promotion})
+    distill.tiers.apply("small", {**SPEC_OF_TIER, "model": base})
+    distill.tiers.ready("small")
+    distill.complete_until(Stage.PACKAGE)
+    distill.complete(Stage.PACKAGE, facts={"digest": "ab" * 16})
+    found: dict[str, Any] = until(lambda: distill.status.get("artifact"), "the artifact")
+    return found
+
+
+def weights(distill: Distill, workload: str = "small") -> str:
+    """The model path that a revision of the tier serves."""
+    found = distill.get("deployment", workload)
+    return str(found["spec"]["template"]["spec"]["containers"][0]["args"][0]) if found else ""
+
+
+def test_a_student_goes_through_its_canary_and_is_live(distill: Distill) -> None:
+    artifact = promoted(distill)
+    assert weights(distill) == "/model/base"
+    path = "/model/" + artifact["source"].removeprefix("pvc://artifacts/")
+    until(lambda: weights(distill, "small-r2") == path, lambda: str(distill.status), 40)
+    seen = until(lambda: distill.status["promotion"].get("since"), lambda: str(distill.status), 40)
+    assert seen
+    assert weights(distill) == "/model/base"  # the incumbent stays until the student is live
+    assert distill.status["progress"] in ("100 ‰ of conversations", "500 ‰ of conversations")
+    distill.until("Complete", "True", "Promoted", 60)
+    assert weights(distill) == path
+    until(lambda: not distill.get("deployment", "small-r2"), "no second revision")
+    assert distill.tiers.ready("small")["model"] == artifact["source"]
+
+
+def test_a_person_approves_and_takes_it_back(distill: Distill) -> None:
+    artifact = promoted(distill, approval="Manual")
+    message = distill.until("AwaitingApproval", "True", "ApprovalWanted")
+    assert artifact["digest"] in message
+    assert weights(distill) == "/model/base"
+    distill.kubectl("annotate", "dj", distill.name, f"modeltiers.dev/approve={artifact['digest']}")
+    until(lambda: distill.get("deployment", "small-r2"), "the student's pods", 30)
+    distill.kubectl("annotate", "dj", distill.name, f"modeltiers.dev/rollback={artifact['digest']}")
+    assert "rollback" in distill.until("Complete", "True", "RolledBack")
+    until(lambda: not distill.get("deployment", "small-r2"), "no second revision")
+    assert weights(distill) == "/model/base"
+
+
+def test_a_tier_that_serves_something_else_is_said(distill: Distill) -> None:
+    distill.apply(promotion={"tierRef": {"name": "small"}, "canary": CANARY}, evaluation=None)
+    distill.complete_until(Stage.PACKAGE)
+    distill.complete(Stage.PACKAGE, facts={"digest": "ab" * 16})
+    assert "distill://arithmetic" in distill.until("Stalled", "True", "TierNotFollowing")
+
+
+def test_a_tier_that_follows_nobody_says_so(tiers: Tiers) -> None:
+    tiers.apply("small", {**SPEC_OF_TIER, "model": {"source": "distill://nobody"}})
+    assert "DistillJob nobody" in tiers.stalled("small", "NotAllowed")

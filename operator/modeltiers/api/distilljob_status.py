@@ -120,8 +120,10 @@ class PromotionStatus(Model):
     """Step of the canary, from 1."""
     since: Time | None = None
     """When this step began."""
-    honoured: str | None = Field(default=None, max_length=256)
-    """The last annotation that was followed; each is followed once."""
+    approved: str | None = Field(default=None, max_length=256)
+    """The last approval that was followed; each is followed once."""
+    taken_back: str | None = Field(default=None, max_length=256)
+    """The last rollback that a person asked for and that was followed."""
     why: Text | None = None
     """Why it was taken back."""
 

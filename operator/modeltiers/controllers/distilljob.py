@@ -18,16 +18,19 @@ from modeltiers.api.model import Weights
 from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.parse import Fault, parse, parse_distill
 from modeltiers.api.settings import Settings
+from modeltiers.controllers.canary import CanaryCounts
 from modeltiers.controllers.children import Children, owned
 from modeltiers.controllers.modeltier import apply_error, raise_for_retry
 from modeltiers.controllers.routers import Routers, can_be_asked
-from modeltiers.controllers.store import DISTILL, Body, Key, OwnerKey, Store, distill_key
+from modeltiers.controllers.store import DISTILL, Body, Key, OwnerKey, Store, distill_key, policy_key
 from modeltiers.controllers.workqueue import RetryAfter
 from modeltiers.domain import conditions
 from modeltiers.domain.catalogue import Catalogue
 from modeltiers.domain.distill import admission
+from modeltiers.domain.distill.following import job_of
 from modeltiers.domain.distill.job import JobView, Known, Report, completed, facts_of, report_of, unfinished
 from modeltiers.domain.distill.plan import Plan, Target
+from modeltiers.domain.distill.promotion import Counted, Step, TierSeen, promote
 from modeltiers.domain.distill.reasons import COMPLETE
 from modeltiers.domain.distill.stages import Next, Stage, next_stage
 from modeltiers.domain.distill.verdict import Hindrance, JobFacts, columns, judge
@@ -53,6 +56,7 @@ log = logging.getLogger(__name__)
 
 KEPT: Final = ("spend", "gate", "artifact", "promotion")
 """What a status keeps of stages long past."""
+_NO_ROOM: Final = frozenset({"Unschedulable", "FitsNoAccelerator", "InsufficientQuota", "SchedulingGated"})
 _TESTED: Final = (Stage.EVALUATE_BASE, Stage.EVALUATE_INCUMBENT, Stage.EVALUATE_STUDENT)
 
 
@@ -80,6 +84,7 @@ class DistillReconciler:
     catalogue: Catalogue
     events: EventRecorder
     routers: Routers
+    counts: CanaryCounts
     ring: Callable[[OwnerKey], None]
     now: Callable[[], datetime]
     see_nodes: bool
@@ -117,6 +122,8 @@ class DistillReconciler:
         fault: errors.ApiFault | None = None
         if step is not None:
             facts, fault = await self._serve_stage(scene, step, facts)
+        else:
+            facts = self._promote(scene, facts)
         wait = await self._report(scene.key, scene.body, replace(facts, apply_error=apply_error(fault)), scene.status)
         if fault:
             raise_for_retry(fault)
@@ -263,6 +270,53 @@ class DistillReconciler:
         claim = scene.spec.store.claim_name
         return f"pvc://{claim}/{scene.key[1]}/stages/{stage.value}/{digest}/model" if claim else None
 
+    # --- promotion ----------------------------------------------------------------------------------------------------
+
+    def _promote(self, scene: _Scene, facts: JobFacts) -> JobFacts:
+        """Lead a packaged student into its tier, a step at most; the tier's own reconcile does what the status says."""
+        wanted = scene.spec.promotion
+        artifact = scene.status.get("artifact")
+        if wanted is None or wanted.tier_ref is None or not artifact or facts.known.decision != "Pass":
+            return facts
+        before = scene.status.get("promotion")
+        if not artifact.get("source"):
+            said = "the store is S3, from which tiers do not serve: use store.claimName in another DistillJob"
+            return replace(facts, promotion=Step(before or {}, hindrance=("NotServable", said)))
+        tier = self._tier_seen(scene, wanted.tier_ref.name, before or {})
+        said_by = scene.body["metadata"].get("annotations") or {}
+        step = promote(wanted, artifact, before, tier, said_by, self.now())
+        if step.status:
+            scene.status["promotion"] = dict(step.status)
+        return replace(facts, promotion=step)
+
+    def _tier_seen(self, scene: _Scene, name: str, before: Mapping[str, Any]) -> TierSeen:
+        key = (scene.key[0], name)
+        found = self._tier(*key)
+        if found is None:
+            return TierSeen(name, job=scene.key[1], found=False)
+        spec, status = found
+        said = conditions.by_type(status.get("conditions") or [])
+        ready, candidate = said.get(conditions.READY, {}), said.get(conditions.CANDIDATE_READY, {})
+        follows = job_of(spec) == scene.key[1]
+        counts: dict[str, Counted] = {}
+        if before.get("state") == "Canary":
+            mark = f"{before.get('step')} {before.get('since')}"
+            counts = self.counts.look(key, mark, lambda: self.ring(distill_key(scene.key)))
+        else:
+            self.counts.forget(key)
+        return TierSeen(
+            name,
+            job=scene.key[1],
+            follows=follows,
+            ready=ready.get("status") == "True",
+            model=str(status.get("model", "")),
+            candidate={"True": True, "False": False}.get(str(candidate.get("status"))),
+            candidate_why=str(candidate.get("message", "")),
+            candidate_fits=candidate.get("reason") not in _NO_ROOM,
+            student=counts.get(names.SECOND_REVISION, Counted()),
+            incumbent=counts.get(names.FIRST_REVISION, Counted()),
+        )
+
     # --- report -------------------------------------------------------------------------------------------------------
 
     def _progress(self, key: Key, pods: tuple[PodView, ...]) -> Mapping[str, Any] | None:
@@ -296,6 +350,13 @@ class DistillReconciler:
         if shown != before:
             await self._write_status(key, body, shown)
             self._tell(body, previous, judged)
+            if shown.get("promotion") != before.get("promotion"):
+                for tier in self.store.tiers_after(body):  # our own writes are no news to the watch
+                    self.ring(tier)
+                    for policy in self.store.policies_of(tier):
+                        self.ring(policy_key(policy))
+        if facts.promotion is not None:
+            return facts.promotion.wait
         moving = conditions.by_type(judged)[conditions.RECONCILING]["status"] == "True"
         return float(self.settings.distill.progress_seconds) if moving and facts.pods else None
 

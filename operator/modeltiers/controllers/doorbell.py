@@ -189,6 +189,8 @@ def _register_distills(handlers: kopf.OperatorRegistry, store: Store, ring: Ring
         if key:
             observed = (body.get("status") or {}).get("observedGeneration")
             ring(distill_key(key), urgent=gone or observed != body["metadata"].get("generation"))
+            for tier in store.tiers_after(body):
+                ring(tier)
 
 
 def _register_policies(handlers: kopf.OperatorRegistry, store: Store, ring: Ring, ring_policy: RingPolicy) -> None:

@@ -21,6 +21,7 @@ from modeltiers.controllers.bridge import AGAIN, Bridge
 from modeltiers.controllers.children import Children, owned
 from modeltiers.controllers.egress import Egress
 from modeltiers.controllers.external import ExternalProbe, good_for
+from modeltiers.controllers.following import served_spec
 from modeltiers.controllers.shelf import tables_of
 from modeltiers.controllers.store import Body, Key, Store
 from modeltiers.controllers.workqueue import RetryAfter
@@ -102,7 +103,11 @@ class TierReconciler:
             )
         if parsed.spec.external:
             return await self._serve_external(key, body, parsed.spec)
-        return await self._serve_model(key, body, parsed.spec)
+        spec = served_spec(self.store, key[0], parsed.spec)
+        if isinstance(spec, Fault):
+            facts = TierFacts(**self._base(key, body), refusals=((spec.path, spec.message),))
+            return await self._report(key, body, parsed.spec, facts, self._existing(key, body))
+        return await self._serve_model(key, body, spec)
 
     async def _serve_external(self, key: Key, body: Body, spec: ModelTierSpec) -> float | None:
         assert spec.external is not None

@@ -24,6 +24,7 @@ from modeltiers.api.settings import Settings
 from modeltiers.controllers import doorbell, health, metrics
 from modeltiers.controllers.autoscaler import Autoscaler
 from modeltiers.controllers.bridge import Bridge
+from modeltiers.controllers.canary import CanaryCounts
 from modeltiers.controllers.children import Children
 from modeltiers.controllers.config import Process
 from modeltiers.controllers.distilljob import DistillReconciler
@@ -134,6 +135,7 @@ class Operator:
             catalogue=self.tiers.catalogue,
             events=self.events,
             routers=self.routers,
+            counts=CanaryCounts(self.store, self.routers),
             ring=self.queue.ring,
             now=_now,
             see_nodes=self.see_nodes,

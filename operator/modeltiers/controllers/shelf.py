@@ -14,6 +14,7 @@ from modeltiers.api.parse import Fault as Invalid
 from modeltiers.api.parse import parse, parse_policy
 from modeltiers.api.routingpolicy import RoutingPolicySpec
 from modeltiers.api.settings import Settings
+from modeltiers.controllers.following import served_spec
 from modeltiers.controllers.store import Body, Key, Store
 from modeltiers.domain.direct_table import direct_table
 from modeltiers.domain.policy_table import CompiledTable, Fault, TierView, compile_table, fill_shelf
@@ -51,7 +52,10 @@ def _view(store: Store, settings: Settings, namespace: str, name: str) -> TierVi
     if body is None:
         return None
     tier = parse(body)
-    return tier if isinstance(tier, Invalid) else _view_of(name, body, tier.spec, settings)
+    if isinstance(tier, Invalid):
+        return tier
+    spec = served_spec(store, namespace, tier.spec)
+    return spec if isinstance(spec, Invalid) else _view_of(name, body, spec, settings)
 
 
 def _view_of(name: str, body: Body, spec: ModelTierSpec, settings: Settings) -> TierView:
@@ -81,7 +85,10 @@ def _direct(store: Store, settings: Settings, tier: Key, taken: Container[str]) 
     parsed = parse(body) if body is not None else None
     if body is None or parsed is None or isinstance(parsed, Invalid) or parsed.spec.access is None:
         return None
-    view = _view_of(tier[1], body, parsed.spec, settings)
+    spec = served_spec(store, tier[0], parsed.spec)
+    if isinstance(spec, Invalid):
+        return None
+    view = _view_of(tier[1], body, spec, settings)
     return direct_table(view, parsed.spec.access, tier[0]) if view.model not in taken else None
 
 

@@ -14,6 +14,7 @@ import orjson
 
 from modeltiers import names
 from modeltiers.controllers.hpas import Hpas
+from modeltiers.domain.distill.following import SCHEME
 from modeltiers.domain.views import NodeView, PodView
 
 Key = tuple[str, str]
@@ -77,6 +78,8 @@ class Store:
     asked: dict[Key, set[str]] = field(default_factory=dict)
     """The policies that have each model name of a namespace."""
     distills: dict[Key, Kept] = field(default_factory=dict)
+    followers: dict[Key, str] = field(default_factory=dict)
+    """The distillation that each tier follows, where it does."""
     named_by: dict[Key, set[str]] = field(default_factory=dict)
     """The distillations that name each tier."""
     children: dict[OwnerKey, dict[tuple[str, str], Kept]] = field(default_factory=dict)
@@ -90,13 +93,20 @@ class Store:
     def put_tier(self, body: Body) -> Key | None:
         """Remember a tier; returns its key if that was news."""
         key = key_of(body)
-        return key if _put(self.tiers, key, body, status=True) else None
+        if not _put(self.tiers, key, body, status=True):
+            return None
+        self.followers.pop(key, None)
+        source = ((body.get("spec") or {}).get("model") or {}).get("source")
+        if isinstance(source, str) and source.startswith(SCHEME):
+            self.followers[key] = source.removeprefix(SCHEME)
+        return key
 
     def drop_tier(self, body: Body) -> Key:
         """Forget a tier."""
         key = key_of(body)
         if _same(body, self.tiers.get(key)):
             del self.tiers[key]
+            self.followers.pop(key, None)
         return key
 
     def put_policy(self, body: Body) -> list[str] | None:
@@ -167,6 +177,14 @@ class Store:
         """A distillation as it was seen last."""
         kept = self.distills.get(key)
         return kept.body() if kept else None
+
+    def tiers_after(self, body: Body) -> list[Key]:
+        """The tiers that may follow a distillation: the one that it is to be promoted in, and those that name it."""
+        namespace, name = key_of(body)
+        promoted = ((body.get("spec") or {}).get("promotion") or {}).get("tierRef") or {}
+        named = {promoted["name"]} if isinstance(promoted.get("name"), str) else set()
+        followers = {tier for tier, job in self.followers.items() if tier[0] == namespace and job == name}
+        return sorted({*followers, *((namespace, tier) for tier in named)})
 
     def distills_of(self, tier: Key) -> list[Key]:
         """The distillations that name a tier."""
@@ -285,6 +303,7 @@ class Store:
         """Forget an object that a fresh list no longer has; returns the tiers and policies to look at again."""
         if kind == "ModelTier":
             self.tiers.pop((namespace, name), None)
+            self.followers.pop((namespace, name), None)
             return [(namespace, name)]
         if kind == "Node":
             self.nodes.pop(name, None)

@@ -27,8 +27,8 @@ def run(work: Work) -> Result:
             judged.append(Judged(sure, bool(row["right"])))
     if not judged:
         raise BadData(
-            "the engine returned no logprobs for any answer: nothing can be calibrated. Set data.split.calibration to 0,"
-            " or serve the student with an engine that returns them",
+            "the engine returned no logprobs for any answer: nothing can be calibrated. Set data.split.calibration to"
+            " 0, or serve the student with an engine that returns them",
             field="spec.data.split.calibration",
         )
     wanted = (work.plan.spec.promotion or Promotion()).calibration or Calibration()
@@ -56,6 +56,6 @@ def _summary(found: Calibrated, wanted: Calibration) -> str:
         )
     share = 1000 * found.accepted // found.answers
     return (
-        f"threshold {found.threshold} ‰: {found.accepted} of {found.answers} answers ({share} ‰) accepted, {found.wrong}"
-        f" of them wrong, at most {found.upper} ‰ with {wanted.confidence_permille} ‰ confidence"
+        f"threshold {found.threshold} ‰: {found.accepted} of {found.answers} answers ({share} ‰) accepted,"
+        f" {found.wrong} of them wrong, at most {found.upper} ‰ with {wanted.confidence_permille} ‰ confidence"
     )

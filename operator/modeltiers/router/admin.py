@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -107,6 +107,7 @@ class Admin:
                 route.policy.policy.name: _route_status(route, router.guards.keys) for route in router.routes.values()
             },
             "counters": [_counters(route) for route in router.routes.values()],
+            "revisions": _revisions(router.metrics.revisions),
             "waiting": router.guards.gate.waiting(),
             "spool": None if router.guards.spool is None else router.guards.spool.figures(),
             "tiers": {tier.name: _pool_status(pool, now) for tier, pool in router.pools().items()},
@@ -174,6 +175,14 @@ def _counters(route: Route) -> dict[str, Any]:
     counts, policy = route.counts, route.policy.policy.name
     head = {"policy": policy, "start": counts.start, "seconds": round(counts.seconds(), 3)}
     return {**head, **msgspec.to_builtins(counts.tally)}
+
+
+def _revisions(counts: Mapping[tuple[str, str, str], int]) -> dict[str, dict[str, dict[str, int]]]:
+    """Attempts on tiers that have two revisions: by tier, revision and outcome."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for (tier, revision, outcome), count in counts.items():
+        found.setdefault(tier, {}).setdefault(revision, {})[outcome] = count
+    return found
 
 
 def _pool_status(pool: Pool, now: float) -> dict[str, Any]:

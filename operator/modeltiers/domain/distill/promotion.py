@@ -18,6 +18,7 @@ from modeltiers.domain.views import instant
 
 FEWEST: Final = 20
 """Attempts on the student below which its share of failures says nothing."""
+APPROVED, TAKEN_BACK = "approved", "takenBack"
 LOOK: Final = 5.0
 """Seconds between two looks while traffic moves."""
 
@@ -40,6 +41,8 @@ class TierSeen:
     """The tier that the student goes live in."""
 
     name: str
+    job: str = ""
+    """The DistillJob."""
     found: bool = True
     follows: bool = True
     """Whether its `model.source` names this job."""
@@ -80,10 +83,11 @@ def promote(
     """The next state of a promotion; `said` are the annotations of the DistillJob."""
     status = dict(before or {})
     digest = str(artifact["digest"])
-    back = _asked(said, names.ANNOTATION_ROLLBACK, digest, status)
+    back = _asked(said, names.ANNOTATION_ROLLBACK, digest, status.get(TAKEN_BACK))
     if back and status.get("state") in ("Canary", "Settling", "Live"):
-        return _rolled_back(status, "the annotation modeltiers.dev/rollback asked for it", now, honoured=back)
-    go = _asked(said, names.ANNOTATION_APPROVE, digest, status)
+        why = "the annotation modeltiers.dev/rollback asked for it"
+        return _rolled_back({**status, TAKEN_BACK: back}, why, now)
+    go = _asked(said, names.ANNOTATION_APPROVE, digest, status.get(APPROVED))
     if status.get("state") in (None, "AwaitingApproval") or (status.get("state") == "RolledBack" and go):
         return _begin(wanted, status, tier, go, digest, now)
     match status["state"]:
@@ -95,12 +99,10 @@ def promote(
             return Step(status)
 
 
-def _asked(said: Mapping[str, str], annotation: str, digest: str, status: Mapping[str, Any]) -> str:
+def _asked(said: Mapping[str, str], annotation: str, digest: str, followed: str | None) -> str:
     """What a person asks for and was not followed yet; empty when nothing."""
     text = said.get(annotation, "")
-    mine = text.partition("@")[0] == digest
-    key = f"{annotation.rpartition('/')[2]}={text}"
-    return key if mine and key != status.get("honoured") else ""
+    return text if text.partition("@")[0] == digest and text != followed else ""
 
 
 def _begin(wanted: Promotion, status: dict[str, Any], tier: TierSeen, go: str, digest: str, now: datetime) -> Step:
@@ -110,13 +112,11 @@ def _begin(wanted: Promotion, status: dict[str, Any], tier: TierSeen, go: str, d
         return Step(waiting, message=message)
     if (problem := _unfit(tier)) is not None:
         return Step(status, hindrance=problem, wait=LOOK)
-    honoured = {"honoured": go} if go else {}
+    kept = {name: status[name] for name in (APPROVED, TAKEN_BACK) if name in status} | ({APPROVED: go} if go else {})
     if wanted.strategy == "Replace":
-        return Step(
-            {"state": "Settling", "weightPermille": 1000, "step": 0, "since": stamp(now), **honoured}, wait=LOOK
-        )
+        return Step({"state": "Settling", "weightPermille": 1000, "step": 0, "since": stamp(now), **kept}, wait=LOOK)
     steps = (wanted.canary or Canary()).steps_permille
-    begun = {"state": "Canary", "weightPermille": steps[0], "step": 1, **honoured}
+    begun = {"state": "Canary", "weightPermille": steps[0], "step": 1, **kept}
     return Step(begun, message="the student's pods are on the way", wait=LOOK)
 
 
@@ -126,7 +126,7 @@ def _unfit(tier: TierSeen) -> tuple[str, str] | None:
     if not tier.follows:
         return (
             "TierNotFollowing",
-            f"ModelTier {tier.name} does not follow this job: set its spec.model.source to distill:// and the job's name",
+            f"ModelTier {tier.name} does not follow this job: set its spec.model.source to distill://{tier.job}",
         )
     return None
 
@@ -192,10 +192,8 @@ def _settle(status: dict[str, Any], tier: TierSeen, source: str, now: datetime) 
     return Step(status, message=f"ModelTier {tier.name} takes the student over", wait=LOOK)
 
 
-def _rolled_back(status: Mapping[str, Any], why: str, now: datetime, honoured: str = "") -> Step:
-    kept = {"honoured": honoured or status.get("honoured")}
-    state = {"state": "RolledBack", "weightPermille": 0, "step": status.get("step", 0), "since": stamp(now), "why": why}
-    return Step({**state, **{name: value for name, value in kept.items() if value}}, message=why)
+def _rolled_back(status: Mapping[str, Any], why: str, now: datetime) -> Step:
+    return Step({**status, "state": "RolledBack", "weightPermille": 0, "since": stamp(now), "why": why}, message=why)
 
 
 def _told(counted: Counted) -> str:

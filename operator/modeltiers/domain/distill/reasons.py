@@ -114,6 +114,27 @@ REASONS: Final[tuple[Reason, ...]] = (
         "The teacher is an external model, whose terms may forbid training on answers.",
         "Read them, and create the job with teacher.termsAcknowledged: true.",
     ),
+    Reason("CanaryRunning", conditions.RECONCILING, "Both models serve; the message has the shares.", _WAIT),
+    Reason("SettlingRunning", conditions.RECONCILING, "The tier takes the student over.", _WAIT),
+    Reason(
+        "TierNotFollowing",
+        conditions.STALLED,
+        "The tier of spec.promotion.tierRef serves another model.",
+        "Set its spec.model.source to `distill://NAME` of this job.",
+    ),
+    Reason(
+        "CanaryDoesNotFit",
+        conditions.STALLED,
+        "There is no room for the student's pods beside the incumbent's.",
+        "Free some, or set promotion.strategy to Replace: the tier then rolls over at once, and back in the time that"
+        " an engine takes to start.",
+    ),
+    Reason(
+        "NotServable",
+        conditions.STALLED,
+        "The package lies where no pod can mount it.",
+        "Use a store with a claimName in another DistillJob, or leave promotion out.",
+    ),
     Reason("DoesNotFit", conditions.STALLED, "The engine for the test cannot be sized.", "See the message."),
     Reason(
         "StageFailed",

@@ -10,7 +10,9 @@ from typing import Any, Final
 from modeltiers.api.distilljob import DistillJobSpec
 from modeltiers.domain import conditions, pod_causes
 from modeltiers.domain.conditions import Observation
+from modeltiers.domain.distill.following import TRIED
 from modeltiers.domain.distill.job import BUDGET, JobView, Known, Report
+from modeltiers.domain.distill.promotion import Step
 from modeltiers.domain.distill.reasons import AWAITING_APPROVAL, COMPLETE, ORDER, STAGE_REASONS
 from modeltiers.domain.distill.stages import Next, Stage, stages_of
 from modeltiers.domain.engine_args import Refusal
@@ -52,6 +54,8 @@ class JobFacts:
     """What the last pod of that stage said at its end."""
     progress: Mapping[str, Any] | None = None
     """What the running stage says of itself."""
+    promotion: Step | None = None
+    """What came of the last look at the tier; None where nothing is promoted."""
     apply_error: ApplyError | None = None
     unschedulable_deadline_seconds: int = 900
 
@@ -73,7 +77,7 @@ def judge(facts: JobFacts, previous: Sequence[Mapping[str, Any]], now: datetime)
     accepted = _accepted(facts)
     outcome = _refused(accepted) or _unwritten(facts) or _at_the_end(facts) or _on_the_way(facts, now)
     observed = [accepted, *_summary(outcome)]
-    observed.append(Observation(AWAITING_APPROVAL, "False", "NotWanted", "nobody has to approve, or not yet"))
+    observed.append(_approval(facts))
     return conditions.merge(previous, observed, facts.generation, now, ORDER)
 
 
@@ -109,6 +113,8 @@ def _at_the_end(facts: JobFacts) -> _Outcome | None:
         return None
     gate = facts.known.stages.get(Stage.GATE, {})
     said = str(gate.get("summary", ""))
+    if facts.known.decision == "Pass" and facts.promotion is not None:
+        return _promoted(facts.promotion)
     if facts.known.decision == "Pass":
         package = facts.known.stages.get(Stage.PACKAGE, {})
         return _Outcome(
@@ -117,6 +123,30 @@ def _at_the_end(facts: JobFacts) -> _Outcome | None:
     if facts.known.decision == "Inconclusive":
         return _Outcome("Inconclusive", said, complete=True)
     return _Outcome("Rejected", said, complete=True)
+
+
+def _promoted(step: Step) -> _Outcome:
+    """Where the student stands in its tier."""
+    if step.hindrance is not None:
+        reason, message = step.hindrance
+        return _Outcome(reason, message, stalled=True)
+    state, why = str(step.status.get("state")), str(step.status.get("why", ""))
+    match state:
+        case "Live":
+            return _Outcome("Promoted", "the student passed and is live", complete=True)
+        case "RolledBack":
+            return _Outcome("RolledBack", why, complete=True)
+        case "AwaitingApproval":
+            return _Outcome("ApprovalWanted", step.message)
+        case _:
+            return _Outcome(f"{state}Running", step.message or f"{state} runs")
+
+
+def _approval(facts: JobFacts) -> Observation:
+    step = facts.promotion
+    if step is not None and step.status.get("state") == "AwaitingApproval":
+        return Observation(AWAITING_APPROVAL, "True", "ApprovalWanted", step.message)
+    return Observation(AWAITING_APPROVAL, "False", "NotWanted", "nobody has to approve, or not yet")
 
 
 def _on_the_way(facts: JobFacts, now: datetime) -> _Outcome:
@@ -215,10 +245,14 @@ def columns(facts: JobFacts, judged: Sequence[Mapping[str, Any]], spend: Mapping
         found["stage"] = said["reason"]
     elif facts.next is not None:
         found["stage"] = facts.next.stage.value
+    elif facts.promotion is not None:
+        found["stage"] = str(facts.promotion.status.get("state", "Promote"))
     if facts.spec is not None:
         stages = stages_of(facts.spec)
         place = stages.index(facts.next.stage) if facts.next else len(facts.known.outcomes())
         found["progress"] = shown(facts.progress) if facts.progress else f"{place}/{len(stages)} stages"
+        if facts.promotion is not None and facts.promotion.status.get("state") in TRIED:
+            found["progress"] = f"{facts.promotion.status.get('weightPermille', 0)} ‰ of conversations"
     if facts.known.decision:
         found["decision"] = facts.known.decision
     if spend:
