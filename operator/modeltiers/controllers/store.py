@@ -96,9 +96,8 @@ class Store:
         if not _put(self.tiers, key, body, status=True):
             return None
         self.followers.pop(key, None)
-        source = ((body.get("spec") or {}).get("model") or {}).get("source")
-        if isinstance(source, str) and source.startswith(SCHEME):
-            self.followers[key] = source.removeprefix(SCHEME)
+        if (job := _followed(body)) is not None:
+            self.followers[key] = job
         return key
 
     def drop_tier(self, body: Body) -> Key:
@@ -375,6 +374,14 @@ def _tier_names(body: Body) -> Iterator[str]:
     for one in tiers if isinstance(tiers, list) else ():
         if isinstance(one, Mapping) and isinstance(one.get("name"), str):
             yield one["name"]
+
+
+def _followed(body: Body) -> str | None:
+    """The distillation that a tier follows, whatever else is wrong with it."""
+    spec = body.get("spec")
+    model = spec.get("model") if isinstance(spec, Mapping) else None
+    source = model.get("source") if isinstance(model, Mapping) else None
+    return source.removeprefix(SCHEME) if isinstance(source, str) and source.startswith(SCHEME) else None
 
 
 def _tiers_of_distill(body: Body) -> Iterator[str]:
