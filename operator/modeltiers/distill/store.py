@@ -59,6 +59,11 @@ class Folder:
         with reaching(self.at(name)):
             return bool(self.fs.exists(self.at(name)))
 
+    def is_folder(self) -> bool:
+        """Whether it is one, or in S3 the beginning of names."""
+        with _reaching(self.path):
+            return bool(self.fs.isdir(self.path))
+
     def names(self) -> list[str]:
         """The files of the folder and of those inside, by their path from here, in order."""
         with reaching(self.path):

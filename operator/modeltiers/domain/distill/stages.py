@@ -75,7 +75,8 @@ def _answers(spec: DistillJobSpec) -> tuple[Model | None, ...]:
 
 _TABLE: Final[Mapping[Stage, _Rests]] = {
     Stage.SNAPSHOT: _Rests((), lambda spec: (*spec.data.sources, spec.data.scrub)),
-    Stage.SPLIT: _Rests((Stage.SNAPSHOT,), lambda spec: (spec.data.split,)),
+    # The verifiers say which rows can be tested.
+    Stage.SPLIT: _Rests((Stage.SNAPSHOT,), lambda spec: (spec.data.split, spec.workload)),
     Stage.GENERATE: _Rests((Stage.SPLIT,), lambda spec: (spec.teacher, spec.generation or Generation())),
     Stage.FILTER: _Rests((Stage.GENERATE,), lambda spec: (spec.workload, spec.filters or Filters())),
     Stage.DECONTAMINATE: _Rests((Stage.FILTER, Stage.SPLIT), lambda spec: (spec.decontamination or Decontamination(),)),

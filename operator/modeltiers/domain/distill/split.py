@@ -1,0 +1,159 @@
+"""How rows are parted: which belong together, and which part each belongs to.
+
+What belongs together stays together: rows of one group, and rows that are alike. A part is filled in the order of a
+hash over seed and group, so that neither the order of rows nor the clock has a say, and a row more moves few others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from modeltiers.api.distilljob import Split
+from modeltiers.domain.distill.likeness import Text, contained_pairs, near_pairs
+
+PartName = Literal["train", "evaluation", "calibration", "redTeam"]
+PARTS: Final[tuple[PartName, ...]] = ("train", "evaluation", "calibration", "redTeam")
+SEALED: Final[tuple[PartName, ...]] = ("evaluation", "calibration", "redTeam")
+RUN: Final = 8
+"""Words of a run when rows are parted."""
+
+
+class TooFewRows(ValueError):
+    """The rows do not suffice; `field` of the spec asks for too many."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What the split knows of a row."""
+
+    id: str
+    group: str
+    text: Text
+    red_team: bool = False
+    testable: bool = True
+    """Whether the verifiers can judge an answer to it."""
+
+
+class Union:
+    """Which of so many things belong together."""
+
+    def __init__(self, count: int) -> None:
+        self._above = list(range(count))
+
+    def find(self, one: int) -> int:
+        """The one that stands for all that this one belongs to."""
+        while self._above[one] != one:
+            self._above[one] = self._above[self._above[one]]
+            one = self._above[one]
+        return one
+
+    def join(self, one: int, other: int) -> None:
+        """Let two belong together."""
+        low, high = sorted((self.find(one), self.find(other)))
+        self._above[high] = low
+
+    def apart(self, one: int, other: int) -> bool:
+        """Whether two do not belong together yet."""
+        return self.find(one) != self.find(other)
+
+
+def clusters(items: Sequence[Item], near: float) -> list[list[int]]:
+    """Rows that belong together, by their index: of one group, the same, or alike."""
+    union = Union(len(items))
+    groups: dict[str, int] = {}
+    same: dict[Text, int] = {}
+    for index, item in enumerate(items):
+        union.join(index, groups.setdefault(item.group, index))
+        if item.text.words:
+            union.join(index, same.setdefault(item.text, index))
+    distinct = list(same.values())
+    rows = [items[index].text for index in distinct]
+
+    def apart(one: int, other: int) -> bool:
+        return union.apart(distinct[one], distinct[other])
+
+    if near < 1:
+        for one, other, _ in near_pairs(rows, near, apart):
+            union.join(distinct[one], distinct[other])
+        for one, other, _ in contained_pairs(rows, RUN, apart):
+            union.join(distinct[one], distinct[other])
+    found: dict[int, list[int]] = defaultdict(list)
+    for index in range(len(items)):
+        found[union.find(index)].append(index)
+    return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Parted:
+    """Where each row goes, by its id."""
+
+    part: dict[str, PartName]
+    cluster: dict[str, str]
+    largest: int
+    moved: int
+    """Rows that went to the red-team part because they are like one of it."""
+
+
+def part(items: Sequence[Item], spec: Split, *, train: bool = True) -> Parted:
+    """Part the rows; raises TooFewRows. `train`: whether a training part is needed."""
+    together = clusters(items, spec.near_duplicate_permille / 1000)
+    red = [rows for rows in together if any(items[index].red_team for index in rows)]
+    rest = [rows for rows in together if not any(items[index].red_team for index in rows)]
+    able = [rows for rows in rest if all(items[index].testable for index in rows)]
+    able.sort(key=lambda rows: _rank(items, rows, spec.seed))
+    evaluation, left = _fill(able, spec.evaluation)
+    calibration, _ = _fill(left, spec.calibration)
+    where: dict[str, PartName] = dict.fromkeys((item.id for item in items), "train")
+    sealed: dict[PartName, list[list[int]]] = {"evaluation": evaluation, "calibration": calibration, "redTeam": red}
+    for name, chosen in sealed.items():
+        where |= {items[index].id: name for rows in chosen for index in rows}
+    _enough(spec, Counter(where.values()), able, train=train)
+    first = [min(items[index].id for index in rows) for rows in together]
+    return Parted(
+        where,
+        {items[index].id: name for name, rows in zip(first, together, strict=True) for index in rows},
+        max(map(len, together), default=0),
+        sum(not items[index].red_team for rows in red for index in rows),
+    )
+
+
+def _rank(items: Sequence[Item], rows: Iterable[int], seed: int) -> str:
+    return min(hashlib.sha256(f"{seed} {items[index].group}".encode()).hexdigest() for index in rows)
+
+
+def _fill(able: Sequence[list[int]], wanted: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Clusters in order as long as they fit, and those left; what is missing comes from the smallest of these."""
+    taken, left, count = [], [], 0
+    for rows in able:
+        if count + len(rows) <= wanted:
+            taken.append(rows)
+            count += len(rows)
+        else:
+            left.append(rows)
+    if count < wanted and left:
+        smallest = min(left, key=len)  # the first of them: larger than what is missing, or it would have been taken
+        taken.append(smallest)
+        left.remove(smallest)
+    return taken, left
+
+
+def _enough(spec: Split, counts: Counter[PartName], able: Sequence[list[int]], *, train: bool) -> None:
+    have = (
+        f"{sum(map(len, able))} rows in {len(able)} clusters can be tested, the largest has"
+        f" {max(map(len, able), default=0)}"
+    )
+    asked: dict[PartName, int] = {"evaluation": spec.evaluation, "calibration": spec.calibration}
+    for name, wanted in asked.items():
+        if counts[name] < wanted:
+            raise TooFewRows(f"spec.data.split.{name}", f"{wanted} rows are wanted, {counts[name]} are left: {have}")
+    if train and not counts["train"]:
+        sealed = sum(asked.values())
+        raise TooFewRows("spec.data.split.evaluation", f"no row is left to train on: {sealed} are to be sealed, {have}")
