@@ -206,7 +206,7 @@ class Split(Model):
     seed: int = Field(default=17, ge=0, le=2**31 - 1)
     """Another seed is another split."""
     near_duplicate_permille: int = Field(default=800, ge=300, le=1000)
-    """Rows whose word sets overlap by so much (Jaccard) are one cluster; 1000 finds equal ones only."""
+    """Rows whose words overlap by so much (Jaccard) are one cluster; 1000 finds equal ones only (docs/data.md)."""
 
 
 class Data(Model):
@@ -260,9 +260,9 @@ class Decontamination(Model):
     """Training rows that are too like a sealed one."""
 
     words: int = Field(default=8, ge=3, le=64)
-    """A run of so many words in both is an overlap."""
+    """A training row that has most of a sealed row's runs of so many words quotes it: an overlap."""
     near_duplicate_permille: int = Field(default=800, ge=300, le=1000)
-    """So much of the word sets in common is an overlap."""
+    """So much of the words in common (Jaccard) is an overlap; 1000 finds equal ones only."""
     drop_at_most: int = Field(default=0, ge=0, le=1_000_000)
     """Overlapping rows that are dropped; one more, and the job stops: something is wrong with the data."""
 

@@ -13,9 +13,9 @@ from modeltiers.distill.split import FILES, rows_of
 from modeltiers.distill.stage import Result, Work
 from modeltiers.domain.distill.likeness import Plain, Vocabulary
 from modeltiers.domain.distill.overlaps import Kind, Overlap, Side, overlaps
-from modeltiers.domain.distill.split import PARTS, SEALED
+from modeltiers.domain.distill.split import PARTS
 from modeltiers.domain.distill.stages import Stage
-from modeltiers.domain.distill.verify import text_of, written
+from modeltiers.domain.distill.verify import text_of
 
 OVERLAPS: Final = "overlaps.jsonl"
 NAMED: Final = 5
@@ -73,7 +73,7 @@ def _sides(work: Work) -> Iterator[Side]:
     vocabulary = Vocabulary()
     for name in PARTS:
         for row in rows_of(work, FILES[name], Stage.SPLIT):
-            prompt = plain.text(row)
-            more = [written(row.expected)] if name in SEALED else answers.get(row.id, [])
-            whole = vocabulary.text("\n".join([prompt, *more]))
-            yield Side(row.id, name, vocabulary.text(prompt), whole)
+            prompt = whole = vocabulary.text(plain.text(row))
+            for answer in answers.get(row.id, ()):
+                whole = whole.and_then(vocabulary.text(answer))
+            yield Side(row.id, name, prompt, whole)

@@ -16,7 +16,7 @@ from modeltiers.domain.distill.likeness import Plain, Vocabulary
 from modeltiers.domain.distill.rows import Row
 from modeltiers.domain.distill.split import PARTS, SEALED, Item, Parted, PartName, TooFewRows, part
 from modeltiers.domain.distill.stages import Stage, hash_of
-from modeltiers.domain.distill.verify import BadVerifier, needing, ready, testable
+from modeltiers.domain.distill.verify import BadVerifier, judgeable, needing, ready
 
 FILES: Final[dict[PartName, str]] = {name: f"{name}.jsonl" for name in PARTS}
 
@@ -53,7 +53,7 @@ def _items(work: Work) -> Iterator[Item]:
             work.check()
             work.progress.at(done, 0, "rows")
         text = vocabulary.text(plain.text(row))
-        yield Item(row.id, row.group, text, row.part == "RedTeam", testable(verifiers, row.expected))
+        yield Item(row.id, row.group, text, row.part == "RedTeam", judgeable(verifiers, row.expected))
 
 
 def _why(work: Work, items: list[Item]) -> str:

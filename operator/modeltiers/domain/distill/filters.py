@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import jsonschema_rs
 
 from modeltiers.api.distilljob import Filters, Verifier
-from modeltiers.domain.distill.verify import judge, testable, text_of, trace_length
+from modeltiers.domain.distill.verify import judge, judgeable, text_of, trace_length
 
 ENDS: Final = frozenset({"stop", "tool_calls", "function_call"})
 """How a whole answer ends."""
@@ -97,7 +97,7 @@ class Sieve:
         return None
 
     def _unverified(self, text: str, expected: Any) -> Drop | None:
-        if not testable(self._verifiers, expected):
+        if not judgeable(self._verifiers, expected):
             return Drop(Reason.NOTHING_EXPECTED, "the row has no `expected` that the verifiers can use")
         verdict = judge(self._verifiers, text, expected)
         if verdict.right:

@@ -3,13 +3,14 @@
 Two texts are alike in one of three ways:
 
 - **same**: the same words in the same order, whatever case and punctuation;
-- **near**: their words overlap by so much (Jaccard), in proportion so do their runs of three words, and they have the
-  same numbers in the same order;
+- **near**: their words overlap by so much (Jaccard), in proportion most of one's runs of three words are in the other,
+  and they have the same numbers in the same order;
 - **contained**: SHARE of one text's runs of so many words are in the other, and all of its numbers are, unless the
   runs in common are many.
 
-Runs of words that more than ONE_IN of the texts have are the form of the task ("What is ... plus ...?") and count for
-nothing: else all rows of a template would be alike. For the same reason numbers count: "7 plus 8" is not "7 plus 9".
+Runs of words that more than one in ONE_IN of the texts have are the form of the task ("What is ... plus ...?"). That
+two texts both have them counts for nothing: else all rows of a template would be alike. For the same reason numbers
+count: "7 plus 8" is not "7 plus 9".
 Runs that one text alone has are counted but not indexed, and pairs are looked for by the rarest runs (prefix filtering,
 as in set similarity joins), so that most texts are compared with none.
 """
@@ -34,6 +35,8 @@ ONE_IN: Final = 100
 MANY: Final = 32
 """So many runs in common outweigh numbers that differ: a long text with another date is the same text."""
 SHORT: Final = 3
+BREAK: Final = -2
+"""Stands between texts that no run goes across."""
 
 _SPACELESS: Final = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -54,6 +57,10 @@ class Text:
 
     words: tuple[int, ...]
     numbers: tuple[int, ...]
+
+    def and_then(self, other: Text) -> Text:
+        """Both texts, with no run that goes across."""
+        return Text((*self.words, BREAK, *other.words), (*self.numbers, *other.numbers))
 
 
 class Vocabulary:
@@ -105,10 +112,12 @@ class Runs:
 
     def __init__(self, rows: Sequence[Text], length: int, *, padded: bool = False) -> None:
         """`padded`: a text's first and last words are in as many runs as those between them."""
+        self._rows, self._length, self._padded = rows, length, padded
         seen: Counter[int] = Counter()
         for row in rows:
             seen.update(_runs(row.words, length, padded))
         most = form_of(len(rows))
+        self._form = {run for run, count in seen.items() if count > most}
         self.sizes: list[int] = []
         """How many runs of each text count."""
         self.shared: list[tuple[int, ...]] = []
@@ -135,15 +144,25 @@ class Runs:
         return found
 
     def common(self, one: int, other: int) -> int:
-        """How many runs two texts have in common."""
+        """How many runs two texts have in common, the form of the task aside."""
         return len(set(self.shared[one]).intersection(self.shared[other]))
+
+    def missing(self, one: int, other: int) -> tuple[int, int]:
+        """How many runs of the first the second has not, and how many of the form of the task."""
+        gone = self._all(one) - self._all(other)
+        form = len(gone & self._form)
+        return len(gone) - form, form
+
+    def _all(self, one: int) -> set[int]:
+        return _runs(self._rows[one].words, self._length, self._padded)
 
 
 def _runs(words: tuple[int, ...], length: int, padded: bool) -> set[int]:
     if padded and words:
         edge = (-1,) * (length - 1)
         words = edge + words + edge
-    return {hash(words[at : at + length]) for at in range(len(words) - length + 1)}
+    found = (words[at : at + length] for at in range(len(words) - length + 1))
+    return {hash(run) for run in found if BREAK not in run} if BREAK in words else set(map(hash, found))
 
 
 def near_pairs(rows: Sequence[Text], near: float, wanted: Wanted) -> Iterator[Pair]:
@@ -154,17 +173,19 @@ def near_pairs(rows: Sequence[Text], near: float, wanted: Wanted) -> Iterator[Pa
     if near >= 1:
         return
     runs = Runs(rows, SHORT, padded=True)
-    share = max(0.2, 1 - 2.4 * (1 - near))  # one word in ten is another: 0.82 of the words, 0.6 of the runs
+    share = max(0.35, 1 - 1.6 * (1 - near))  # with one word in ten another, 0.82 of the words and 0.75 of the runs
     for one, row in enumerate(rows):
-        size = runs.sizes[one]
-        for other in runs.candidates(one, _least(share, size)):
-            if other > one or not wanted(one, other) or row.numbers != rows[other].numbers:
-                continue  # a pair is met from both sides
-            common = runs.common(one, other)
-            if common < _least(share, size + runs.sizes[other] - common):
+        least = _least(share, runs.sizes[one])
+        for other in runs.candidates(one, least):
+            if not wanted(one, other) or row.numbers != rows[other].numbers:
                 continue
-            overlap = jaccard(row.words, rows[other].words)
-            if overlap >= near:
+            common = runs.common(one, other)
+            overlap = jaccard(row.words, rows[other].words) if common >= least else 0
+            if overlap < near:
+                continue
+            (gone, form), (new, theirs) = runs.missing(one, other), runs.missing(other, one)
+            # A form of its own on both sides is another value in a place of the template; on one, another wording.
+            if (gone, one) < (new, other) and common >= _least(share, common + gone + min(form, theirs)):
                 yield one, other, overlap
 
 
@@ -172,14 +193,16 @@ def contained_pairs(rows: Sequence[Text], length: int, wanted: Wanted) -> Iterat
     """Pairs of distinct texts whose first is contained in the second, with the share of its runs."""
     runs = Runs(rows, length)
     for one, row in enumerate(rows):
-        size = runs.sizes[one]
-        least = _least(SHARE, size)
+        least = _least(SHARE, runs.sizes[one])
         for other in runs.candidates(one, least):
             if not wanted(one, other):
                 continue
             common = runs.common(one, other)
-            if common >= least and (common >= MANY or _within(row.numbers, rows[other].numbers)):
-                yield one, other, common / size
+            if common < least or (common < MANY and not _within(row.numbers, rows[other].numbers)):
+                continue
+            counted = common + sum(runs.missing(one, other))
+            if common >= _least(SHARE, counted):
+                yield one, other, common / counted
 
 
 def jaccard(one: Sequence[int], other: Sequence[int]) -> float:

@@ -1,7 +1,7 @@
 """Which training rows are too like a sealed one: the same prompt, nearly the same, or most of it quoted.
 
-What is compared of a training row is its prompt, and for quotations its prompt with its answers; of a sealed row its
-prompt, and for quotations with what is expected. `likeness` says what alike means, and what it cannot see.
+What is compared of a sealed row is its prompt; of a training row its prompt too, and for quotations its answers with
+it. What is expected is not compared by itself: many tasks have few answers. `likeness` says what alike means.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Side:
     part: PartName
     prompt: Text
     whole: Text
-    """With the answers, or with what is expected."""
+    """Of a training row with its answers."""
 
     @property
     def sealed(self) -> bool:

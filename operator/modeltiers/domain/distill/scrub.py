@@ -22,14 +22,14 @@ _KEPT: Final = frozenset({"role", "type", "id", "tool_call_id", "name"})
 _OCTET: Final = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 # In the order in which they are looked for: a number of a card is none of a phone.
 _FORMS: Final = {
-    "Email": r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}\b",
+    "Email": r"[\pL\pN._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}\b",
     "Iban": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
     "CardNumber": r"\b\d(?:[ -]?\d){12,18}\b",
     "IpAddress": rf"\b(?:{_OCTET}\.){{3}}{_OCTET}\b|\b(?:[0-9A-Fa-f]{{1,4}}:){{7}}[0-9A-Fa-f]{{1,4}}\b"
     r"|\b(?:[0-9A-Fa-f]{1,4}:){1,6}(?::[0-9A-Fa-f]{1,4}){1,6}\b",
     "Phone": r"(?:\+|\b00)[1-9]\d{0,2}[ ./-]?(?:\(0?\d{1,5}\)[ ./-]?)?\d{1,5}(?:[ ./-]?\d{2,5}){1,4}\b"
     r"|\(\d{2,5}\)[ ./-]?\d{2,5}(?:[ ./-]\d{2,5}){1,3}\b|\b0\d{1,4}[ /-]\d{3,5}(?:[ -]?\d{2,5}){1,3}\b"
-    r"|\b[2-9]\d{2}[-.][2-9]\d{2}[-.]\d{4}\b",
+    r"|\b[2-9]\d{2}[-.]\d{3}[-.]\d{4}\b",
 }
 
 

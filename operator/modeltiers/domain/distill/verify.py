@@ -67,7 +67,7 @@ def needing(verifiers: Iterable[Verifier]) -> str | None:
     return next((verifier.name for verifier in verifiers if verifier.type in _COMPARING), None)
 
 
-def testable(verifiers: Iterable[Verifier], expected: Any) -> bool:
+def judgeable(verifiers: Iterable[Verifier], expected: Any) -> bool:
     """Whether what is expected lets all verifiers do their work."""
     return all(_usable(verifier.type, expected) for verifier in verifiers)
 
