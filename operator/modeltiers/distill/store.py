@@ -61,7 +61,7 @@ class Folder:
 
     def is_folder(self) -> bool:
         """Whether it is one, or in S3 the beginning of names."""
-        with _reaching(self.path):
+        with reaching(self.path):
             return bool(self.fs.isdir(self.path))
 
     def names(self) -> list[str]:
