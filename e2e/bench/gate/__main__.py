@@ -39,7 +39,7 @@ def percent(chance: float) -> str:
 
 def alone_row(items: int) -> str:
     """Promotion by each rule at one number of items; the models differ on 15 %."""
-    rules = (exact.within_points, exact.not_significant, exact.shown, exact.gate)
+    rules = (exact.within_points, exact.not_significant, exact.shown, exact.gate, exact.fails)
     cells = [" / ".join(percent(exact.chance(rule, items, 0.15, worse)) for worse in WORSE) for rule in rules]
     return f"| {items} | " + " | ".join(cells) + " |"
 
@@ -47,10 +47,12 @@ def alone_row(items: int) -> str:
 def alone() -> Iterator[str]:
     """Rules compared on items that stand alone."""
     yield "Chance that a student is promoted that is equal / 2 / 5 / 10 points worse. Margin 2 points, alpha 5 %, the"
-    yield "two models differ on 15 % of the items, which stand alone. Exact: every outcome is weighed by its chance."
+    yield "two models differ on 15 % of the items, which stand alone. Last, the chance that the gate fails it. Exact:"
+    yield "every outcome is weighed by its chance."
     yield ""
-    yield '| Items | "Within 2 points, as seen" | "McNemar finds no difference" | Our test alone | The gate |'
-    yield "|---|---|---|---|---|"
+    rules = ('"Within 2 points, as seen"', '"McNemar finds no difference"', "Our test alone", "The gate", "It fails")
+    yield "| Items | " + " | ".join(rules) + " |"
+    yield "|---|---|---|---|---|---|"
     yield from map(alone_row, (20, 50, 100, 200, 500, 1000, 2000, 2319, 2667, 4000))
 
 
@@ -60,17 +62,20 @@ def power_row(margin: float, discordance: float) -> str:
     pilot = exact.chance(partial(exact.shown, margin=margin), needed, discordance, 0.0)
     same = exact.chance(partial(exact.gate, margin=margin), needed, discordance, 0.0)
     more = exact.chance(partial(exact.gate, margin=margin), round(needed * 1.15), discordance, 0.0)
-    cells = (f"{100 * margin:g} points", f"{100 * discordance:g} %", f"{needed}", *map(percent, (pilot, same, more)))
+    first = items_needed(discordance, margin, exact.ALPHA / 2, exact.POWER)
+    told = (f"{100 * margin:g} points", f"{100 * discordance:g} %", f"{needed}", f"{first}")
+    cells = (*told, *map(percent, (pilot, same, more)))
     return "| " + " | ".join(cells) + " |"
 
 
 def power() -> Iterator[str]:
     """Items needed, and what they bring."""
-    yield "Items needed for an equal student with a power of 80 % at alpha 5 %, and the chance that it passes on so"
-    yield "many: with the number from a pilot; with that worked out from the same look; so, but with 15 % more items."
+    yield "Items needed for an equal student with a power of 80 %, at alpha 5 % and at the first look of five; and the"
+    yield "chance at alpha 5 % that it passes on so many: with the number from a pilot; with that worked out from the"
+    yield "same look; so, but with 15 % more items."
     yield ""
-    yield "| Margin | Models differ on | Items needed | From a pilot | From the same look | With 15 % more |"
-    yield "|---|---|---|---|---|---|"
+    yield "| Margin | Models differ on | Needed | First of 5 looks | From a pilot | From the same look | 15 % more |"
+    yield "|---|---|---|---|---|---|---|"
     for margin in (0.02, 0.03, 0.05):
         for discordance in (0.05, 0.10, 0.20):
             yield power_row(margin, discordance)

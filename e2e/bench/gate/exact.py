@@ -12,8 +12,8 @@ from modeltiers.domain.gate.rule import Rule
 from modeltiers.domain.gate.tally import of_counts
 from modeltiers.domain.gate.verdict import needed_items
 
-Promotes = Callable[[int, int, int], bool]
-"""Whether so many won and lost, of so many items, promote."""
+Says = Callable[[int, int, int], bool]
+"""Whether a rule says so of so many won and lost, of so many items: mostly, that the student is promoted."""
 
 MARGIN, ALPHA, POWER = 0.02, 0.05, 0.8
 RULE = Rule(margin=20, alpha=50, power=800, max_looks=1)
@@ -47,10 +47,16 @@ def gate(won: int, lost: int, items: int, margin: float = MARGIN) -> bool:
     return items >= items_needed((won + lost) / items, margin, ALPHA, POWER)
 
 
-def chance(promotes: Promotes, items: int, discordance: float, worse: float) -> float:
-    """Chance of promotion where the models differ on a share of items, and the student is `worse` by so much."""
+@cache
+def fails(won: int, lost: int, items: int) -> bool:
+    """The gate's other outcome: shown to be worse than the margin allows."""
+    return p_values(of_counts(won, lost, items), MARGIN)[1] <= ALPHA
+
+
+def chance(says: Says, items: int, discordance: float, worse: float) -> float:
+    """Chance that a rule says so where the models differ on a share of items, and the student is `worse` by so much."""
     win, lose = (discordance - worse) / 2, (discordance + worse) / 2
-    return sum(weight for won, lost, weight in outcomes(items, win, lose) if promotes(won, lost, items))
+    return sum(weight for won, lost, weight in outcomes(items, win, lose) if says(won, lost, items))
 
 
 def outcomes(items: int, win: float, lose: float) -> Iterator[tuple[int, int, float]]:

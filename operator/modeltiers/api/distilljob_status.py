@@ -78,8 +78,8 @@ class GateStatus(Model):
     """Pass, Fail, or Inconclusive: too few items to say."""
     items: Count
     """Sealed items compared."""
-    needed: Count
-    """Items that the wanted power takes."""
+    needed: Count | None = None
+    """Items that the wanted power takes; absent where the sealed set had no alpha left, and nothing was compared."""
     difference_permille: Signed | None = None
     """Student less incumbent."""
     lower_permille: Signed | None = None

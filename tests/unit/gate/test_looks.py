@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modeltiers.domain.gate.items import GateError
-from modeltiers.domain.gate.looks import Exhausted, Ledger, Spending, alpha_of, read_ledger, spend
+from modeltiers.domain.gate.looks import Exhausted, Ledger, Spending, alpha_of, open_ledger, read_ledger, spend
 
 
 def test_halving_and_equal() -> None:
@@ -44,19 +44,32 @@ def test_a_rule_made_stricter_binds_at_once() -> None:
 
 
 def test_it_is_stored_and_read_again() -> None:
-    ledger, _ = spend(Ledger("sealed"), "student-1", 0.05, 5)
+    ledger, _ = spend(open_ledger("sealed", ["b", "a"], ()), "student-1", 0.05, 5)
+    assert ledger.items == ("a", "b")
     assert read_ledger(json.loads(json.dumps(ledger.to_mapping()))) == ledger
+
+
+def test_a_set_that_grew_or_was_drawn_anew_is_no_new_one() -> None:
+    first, _ = spend(open_ledger("one", ["a", "b"], ()), "student-1", 0.05, 2)
+    other, _ = spend(open_ledger("two", ["c"], [first]), "student-2", 0.05, 2)
+    assert len(other.spent) == 1
+    grown = open_ledger("three", ["b", "c", "d"], [first, other])
+    assert [look for look, _ in grown.spent] == ["student-1", "student-2"]
+    with pytest.raises(Exhausted):
+        spend(grown, "student-3", 0.05, 2)
+    assert open_ledger("four", ["d", "e"], [first, other]).spent == ()
+    assert open_ledger("one", ["a", "b"], [first, other]) == first
 
 
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ({}, "sealed and spent are missing"),
-        ({"sealed": "s"}, "sealed and spent are missing"),
-        ({"sealed": "s", "spent": [{"look": "a"}]}, "look 1 is damaged"),
-        ({"sealed": "s", "spent": ["a"]}, "look 1 is damaged"),
-        ({"sealed": "s", "spent": [{"look": "a", "alpha": 0.0}]}, "look 1 is damaged"),
-        ({"sealed": "s", "spent": [{"look": "a", "alpha": 0.01}] * 2}, "there twice"),
+        ({}, "sealed, spent or items are missing"),
+        ({"sealed": "s", "spent": []}, "sealed, spent or items are missing"),
+        ({"sealed": "s", "items": [], "spent": [{"look": "a"}]}, "look 1 is damaged"),
+        ({"sealed": "s", "items": [], "spent": ["a"]}, "look 1 is damaged"),
+        ({"sealed": "s", "items": [], "spent": [{"look": "a", "alpha": 0.0}]}, "look 1 is damaged"),
+        ({"sealed": "s", "items": [], "spent": [{"look": "a", "alpha": 0.01}] * 2}, "there twice"),
     ],
 )
 def test_a_damaged_ledger_is_not_begun_anew(value: dict[str, object], said: str) -> None:

@@ -34,6 +34,13 @@ def test_at_the_margin_the_test_keeps_its_error_where_others_do_not(items: int, 
     assert exact.chance(exact.shown, items, discordance, 0.02) <= 0.06
 
 
+@pytest.mark.parametrize("discordance", [0.021, 0.05, 0.15, 0.4])
+@pytest.mark.parametrize("items", [5, 10, 20, 50, 100, 500])
+def test_few_items_do_not_fail_a_student_by_luck(items: int, discordance: float) -> None:
+    assert exact.chance(exact.fails, items, discordance, 0.02) <= 0.075
+    assert exact.chance(exact.fails, items, discordance, 0.0) <= 0.055
+
+
 def test_an_equal_student_passes_with_the_promised_power() -> None:
     needed = items_needed(0.10, 0.03, 0.05, 0.8)
     assert 0.77 <= exact.chance(partial(exact.shown, margin=0.03), needed, 0.10, 0.0) <= 0.83

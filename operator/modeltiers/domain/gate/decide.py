@@ -36,6 +36,8 @@ class Decision:
     outcome: Outcome
     why: str
     """What decided it, first."""
+    items: int
+    """Items of the evaluation part."""
     verdicts: tuple[Verdict, ...]
     """The first is of the reference: the incumbent, or the teacher where there is none."""
     findings: tuple[Finding, ...]
@@ -65,12 +67,12 @@ def decide(rule: Rule, items: Sequence[Item], looks: Ledger, look: str) -> Decis
     try:
         ledger, alpha = ledgers.spend(looks, look, rule.alpha / 1000, rule.max_looks, rule.spending)
     except Exhausted as error:
-        return Decision("Inconclusive", str(error), (), (), None, looks, means)
+        return Decision("Inconclusive", str(error), len(evaluation), (), (), None, looks, means)
     verdicts = _verdicts(rule, evaluation, red_team, alpha)
     found = _mimicry(rule, evaluation, alpha)
     findings = (found,) if found else ()
     outcome, why = _together(verdicts, findings)
-    return Decision(outcome, why, verdicts, findings, alpha, ledger, means)
+    return Decision(outcome, why, len(evaluation), verdicts, findings, alpha, ledger, means)
 
 
 def _refuse(rule: Rule, evaluation: Sequence[Item], red_team: Sequence[Item]) -> None:

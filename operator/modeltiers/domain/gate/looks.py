@@ -7,7 +7,7 @@ spent it is rotated. The ledger is a value: `spend` returns the next one, and wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
@@ -26,13 +26,29 @@ class Ledger:
     """What the looks at one sealed set have cost so far."""
 
     sealed: str
-    """Digest of the set. A set that holds any item of an older one goes on with the older one's ledger."""
+    """Digest of the set."""
     spent: tuple[tuple[str, float], ...] = ()
-    """(look, its alpha), oldest first. A look is known by the digest of what was looked at."""
+    """(look, its alpha). A look is known by the digest of what was looked at."""
+    items: tuple[str, ...] = ()
+    """Names of the set's items, by which a later set is found to be no new one."""
 
     def to_mapping(self) -> dict[str, Any]:
         """As a program stores it."""
-        return {"sealed": self.sealed, "spent": [{"look": look, "alpha": alpha} for look, alpha in self.spent]}
+        spent = [{"look": look, "alpha": alpha} for look, alpha in self.spent]
+        return {"sealed": self.sealed, "spent": spent, "items": list(self.items)}
+
+
+def open_ledger(sealed: str, items: Iterable[str], older: Iterable[Ledger]) -> Ledger:
+    """The ledger of a set, given all there are: looks at any set that shares an item with it count as looks at it.
+
+    So a set that grew, or was drawn anew from the same rows, goes on with what was spent; only new items are a new set.
+    """
+    names = frozenset(items)
+    spent: dict[str, float] = {}
+    for ledger in sorted(older, key=lambda one: one.sealed):
+        if ledger.sealed == sealed or not names.isdisjoint(ledger.items):
+            spent |= dict(ledger.spent)
+    return Ledger(sealed, tuple(spent.items()), tuple(sorted(names)))
 
 
 def alpha_of(look: int, total_alpha: float, max_looks: int, spending: Spending = "Halving") -> float:
@@ -72,9 +88,9 @@ def spend(
 
 def read_ledger(value: Mapping[str, Any]) -> Ledger:
     """What `to_mapping` wrote; raises GateError for anything else: a ledger is never begun anew by mistake."""
-    sealed, rows = value.get("sealed"), value.get("spent")
-    if not isinstance(sealed, str) or not isinstance(rows, list):
-        raise GateError("ledger: sealed and spent are missing; restore the file, or rotate the sealed set")
+    sealed, rows, items = value.get("sealed"), value.get("spent"), value.get("items")
+    if not isinstance(sealed, str) or not isinstance(rows, list) or not isinstance(items, list):
+        raise GateError("ledger: sealed, spent or items are missing; restore the file, or rotate the sealed set")
     spent = []
     for number, row in enumerate(rows, 1):
         look = row.get("look") if isinstance(row, Mapping) else None
@@ -84,4 +100,4 @@ def read_ledger(value: Mapping[str, Any]) -> Ledger:
         spent.append((look, alpha))
     if len(dict(spent)) != len(spent):
         raise GateError("ledger: a look is there twice; restore the file, or rotate the sealed set")
-    return Ledger(sealed, tuple(spent))
+    return Ledger(sealed, tuple(spent), tuple(map(str, items)))

@@ -9,17 +9,18 @@ from modeltiers.domain.gate.decide import Decision
 from modeltiers.domain.gate.paired import Comparison
 from modeltiers.domain.gate.verdict import Verdict
 
-_FIRST: Final = ("items", "needed", "differencePermille", "lowerPermille")
+_FIRST: Final = ("needed", "differencePermille", "lowerPermille")
 
 
 def to_mapping(decision: Decision) -> dict[str, Any]:
-    """The decision with every comparison. `items` to `lowerPermille` are those of the first: the student against its
-    reference; they are absent where nothing was looked at."""
+    """The decision with every comparison. `needed` and the figures after it are those of the first: the student against
+    its reference; they are absent where nothing was looked at."""
     first = _verdict(decision.verdicts[0]) if decision.verdicts else {}
     told = {key: value for key, value in first.items() if key in _FIRST}
     return {
         "decision": decision.outcome,
         "why": decision.why,
+        "items": decision.items,
         **told,
         "more": decision.more,
         "alpha": decision.alpha,
