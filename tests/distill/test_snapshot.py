@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from obstore.fsspec import FsspecStore
 
 from modeltiers.distill import sources
 from modeltiers.distill.faults import BadData, TryAgain
 from modeltiers.distill.manifest import Manifest
 from modeltiers.distill.run import run_stage
+from modeltiers.distill.store import Folder
 from modeltiers.domain.distill.stages import Stage
 from tests.distill.data import SPEC, Job, asked, sums
 
@@ -159,6 +161,20 @@ def test_a_place_that_the_image_cannot_open_says_where_else_to_put_it(tmp_path: 
     with pytest.raises(BadData, match=r"this image cannot open .*: copy the file to a volume or to S3") as caught:
         job.run(Stage.SNAPSHOT)
     assert caught.value.field == "spec.data.sources[rows]"
+
+
+def test_a_source_in_an_object_store_is_read_like_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the library that S3 is reached with."""
+    bucket = Folder(FsspecStore("memory"), "/bucket/rows")
+    monkeypatch.setattr(sources, "open_store", lambda address: Folder(bucket.fs, address.removeprefix("s3:/")))
+    bucket.write("a.jsonl", GOOD)
+    bucket.write("deeper/b.jsonl", GOOD)
+    job = Job(tmp_path)
+    for address in ("s3://bucket/rows", "s3://bucket/rows/a.jsonl"):
+        assert [line.content for line in sources.lines("rows", address)] == [GOOD]
+    job.at("rows", "s3://bucket/other")
+    with pytest.raises(BadData, match="nothing is at s3://bucket/other"):
+        job.run(Stage.SNAPSHOT)
 
 
 def test_sources_are_named_in_their_rows_and_the_red_team_is_told_apart(tmp_path: Path) -> None:

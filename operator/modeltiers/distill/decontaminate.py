@@ -26,8 +26,7 @@ FIELD: Final = "spec.decontamination"
 def run(work: Work) -> Result:
     """Write `rows.jsonl` and `overlaps.jsonl`."""
     spec = work.plan.spec.decontamination or Decontamination()
-    found = {overlap.id: overlap for overlap in overlaps(list(_sides(work)), spec)}
-    work.check()
+    found = {overlap.id: overlap for overlap in overlaps(list(_sides(work)), spec, work.check)}
     work.folder.write_rows(OVERLAPS, map(_shown, found.values()))
     dropped = Counter(found[row["id"]].kind for row in _filtered(work) if row["id"] in found)
     if dropped.total() > spec.drop_at_most:

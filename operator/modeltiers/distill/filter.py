@@ -60,10 +60,11 @@ def _write(work: Work, filters: Filters, tally: Tally) -> None:
     sieve = Sieve(filters, work.plan.spec.workload.verifiers)
     with ExitStack() as stack:
         rows, rejects = (stack.enter_context(work.folder.writing(name)) for name in (ROWS, REJECTS))
+        count = sum(1 for _ in work.inputs[Stage.GENERATE].rows(ANSWERS))
         for done, row in enumerate(_answers(work, filters, tally)):
             if done % 256 == 0:
                 work.check()
-                work.progress.at(done, 0, "answers")
+                work.progress.at(done, count, "answers")
             name = row["slice"] or ""
             tally.asked[name] += 1
             dropped = sieve.drop(row)

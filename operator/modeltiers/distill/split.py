@@ -30,7 +30,7 @@ def run(work: Work) -> Result:
         raise BadData(f"{bad}. Create another DistillJob with one that can be run", field=bad.field) from None
     items = list(_items(work))
     try:
-        parted = part(items, spec.data.split, train=spec.student.trained is None)
+        parted = part(items, spec.data.split, train=spec.student.trained is None, check=work.check)
     except TooFewRows as few:
         raise BadData(f"{few}{_why(work, items)}. {_WAY_OUT}", field=few.field) from None
     counts, slices = _write(work, parted)
@@ -51,7 +51,7 @@ def _items(work: Work) -> Iterator[Item]:
     for done, row in enumerate(rows_of(work, ROWS, Stage.SNAPSHOT)):
         if done % 256 == 0:
             work.check()
-            work.progress.at(done, 0, "rows")
+            work.progress.at(done, plain.rows, "rows")
         text = vocabulary.text(plain.text(row))
         yield Item(row.id, row.group, text, row.part == "RedTeam", judgeable(verifiers, row.expected))
 

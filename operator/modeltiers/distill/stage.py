@@ -41,7 +41,7 @@ class Progress:
         body: dict[str, Any] = {"done": self.done, "of": self.of, "unit": self.unit, **self.facts}
         if len(self._marks) > 1:
             (then, before), (now, done) = self._marks[0], self._marks[-1]
-            if done > before and now > then:
+            if done > before and now > then and self.of >= done:  # of how much may not be known
                 body["etaSeconds"] = round((self.of - self.done) * (now - then) / (done - before))
         return body
 

@@ -94,7 +94,9 @@ class Plain:
     def __init__(self, rows: Iterable[Row]) -> None:
         """Look through all rows once."""
         systems = Counter(hash(system_of(row.messages)) for row in rows)
-        self._many = {key for key, count in systems.items() if count > form_of(systems.total())}
+        self.rows = systems.total()
+        """How many there are."""
+        self._many = {key for key, count in systems.items() if count > form_of(self.rows)}
 
     def text(self, row: Row) -> str:
         """The text of one of the rows."""

@@ -6,13 +6,13 @@ it. What is expected is not compared by itself: many tasks have few answers. `li
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from modeltiers.api.distilljob import Decontamination
 from modeltiers.domain.distill.likeness import Text, contained_pairs, near_pairs
-from modeltiers.domain.distill.split import PartName
+from modeltiers.domain.distill.split import PartName, noted
 
 Kind = Literal["Same", "NearDuplicate", "Quoted"]
 
@@ -45,17 +45,17 @@ class Overlap:
     """Of the words, or of the sealed row's runs, how many both have."""
 
 
-def overlaps(rows: Sequence[Side], spec: Decontamination) -> list[Overlap]:
-    """The worst overlap of each training row that has one, by its id."""
+def overlaps(rows: Sequence[Side], spec: Decontamination, check: Callable[[], None] = noted) -> list[Overlap]:
+    """The worst overlap of each training row that has one, by its id. `check` is called now and then, and may raise."""
     found: dict[str, Overlap] = {}
-    for overlap in (*_prompts(rows, spec), *_quotes(rows, spec)):
+    for overlap in (*_prompts(rows, spec, check), *_quotes(rows, spec, check)):
         known = found.get(overlap.id)
         if known is None or (overlap.permille, overlap.sealed) > (known.permille, known.sealed):
             found[overlap.id] = overlap
     return sorted(found.values(), key=lambda overlap: overlap.id)
 
 
-def _prompts(rows: Sequence[Side], spec: Decontamination) -> Iterator[Overlap]:
+def _prompts(rows: Sequence[Side], spec: Decontamination, check: Callable[[], None]) -> Iterator[Overlap]:
     """By the prompt: equal texts are one, so that a text counts once however many rows have it."""
     by_text: dict[Text, list[Side]] = {}
     for row in rows:
@@ -68,6 +68,7 @@ def _prompts(rows: Sequence[Side], spec: Decontamination) -> Iterator[Overlap]:
     train = [any(not side.sealed for side in by_text[text]) for text in distinct]
 
     def wanted(one: int, other: int) -> bool:
+        check()
         return (sealed[one] and train[other]) or (sealed[other] and train[one])
 
     for one, other, share in near_pairs(distinct, spec.near_duplicate_permille / 1000, wanted):
@@ -75,10 +76,11 @@ def _prompts(rows: Sequence[Side], spec: Decontamination) -> Iterator[Overlap]:
         yield from _each(by_text[distinct[other]], by_text[distinct[one]], "NearDuplicate", share)
 
 
-def _quotes(rows: Sequence[Side], spec: Decontamination) -> Iterator[Overlap]:
+def _quotes(rows: Sequence[Side], spec: Decontamination, check: Callable[[], None]) -> Iterator[Overlap]:
     wholes = [row.whole for row in rows]
 
     def wanted(one: int, other: int) -> bool:
+        check()
         return rows[one].sealed and not rows[other].sealed
 
     for one, other, share in contained_pairs(wholes, spec.words, wanted):

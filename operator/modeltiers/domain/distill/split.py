@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -65,8 +65,12 @@ class Union:
         return self.find(one) != self.find(other)
 
 
-def clusters(items: Sequence[Item], near: float) -> list[list[int]]:
-    """Rows that belong together, by their index: of one group, the same, or alike."""
+def noted() -> None:
+    """Nothing: what `check` is where nobody waits."""
+
+
+def clusters(items: Sequence[Item], near: float, check: Callable[[], None] = noted) -> list[list[int]]:
+    """Rows that belong together, by their index: of one group, the same, or alike. `check` is called now and then."""
     union = Union(len(items))
     groups: dict[str, int] = {}
     same: dict[Text, int] = {}
@@ -78,6 +82,7 @@ def clusters(items: Sequence[Item], near: float) -> list[list[int]]:
     rows = [items[index].text for index in distinct]
 
     def apart(one: int, other: int) -> bool:
+        check()
         return union.apart(distinct[one], distinct[other])
 
     if near < 1:
@@ -102,9 +107,9 @@ class Parted:
     """Rows that went to the red-team part because they are like one of it."""
 
 
-def part(items: Sequence[Item], spec: Split, *, train: bool = True) -> Parted:
-    """Part the rows; raises TooFewRows. `train`: whether a training part is needed."""
-    together = clusters(items, spec.near_duplicate_permille / 1000)
+def part(items: Sequence[Item], spec: Split, *, train: bool = True, check: Callable[[], None] = noted) -> Parted:
+    """Part the rows; raises TooFewRows. `train`: whether a training part is needed. `check` may raise to end early."""
+    together = clusters(items, spec.near_duplicate_permille / 1000, check)
     red = [rows for rows in together if any(items[index].red_team for index in rows)]
     rest = [rows for rows in together if not any(items[index].red_team for index in rows)]
     able = [rows for rows in rest if all(items[index].testable for index in rows)]
