@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from modeltiers.api.distilljob import Scrub
-from modeltiers.domain.distill.rows import BadRow, Row, parse_line, read_row
+from modeltiers.domain.distill.rows import KEYS, BadRow, Row, parse_line, read_row
 from modeltiers.domain.distill.scrub import BadPattern, Scrubber
 
 USER = {"role": "user", "content": "What is 7 plus 8?"}
@@ -198,3 +199,12 @@ def test_own_patterns_are_replaced_by_their_names() -> None:
 def test_a_pattern_that_re2_does_not_take_names_its_field() -> None:
     with pytest.raises(BadPattern, match=r"spec.data.scrub.patterns\[bad\].pattern: RE2 does not take"):
         scrubbed(row(), bad="(")
+
+
+def test_the_rows_that_the_documents_show_are_rows() -> None:
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text()
+    shown = [line for line in page.splitlines() if line.startswith('{"messages"')]
+    assert len(shown) == 2
+    for line in shown:
+        assert not parse_line(line.encode()).keys() - KEYS
+        read_row(parse_line(line.encode()), "rows", "Any")
