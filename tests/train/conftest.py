@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from e2e.train.models import make_base
+from e2e.train import environment
+from e2e.train.models import answered, make_base
 from e2e.train.store import Prepared, prepare
 from e2e.train.task import make_rows
 from modeltiers.distill.manifest import Manifest
@@ -24,20 +28,6 @@ from modeltiers.domain.distill.stages import Stage, digest_of
 collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_*.py"]
 
 QUICK = {"batchSize": 8, "epochs": 2, "learningRate": "3e-3", "checkpointSteps": 5}
-
-
-def answered(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows as Decontaminate leaves them, answered with what is expected."""
-    return [
-        {
-            "id": row["group"],
-            "sample": 0,
-            **row,
-            "answer": {"role": "assistant", "content": row["expected"]},
-            "finishReason": "stop",
-        }
-        for row in rows
-    ]
 
 
 @dataclass
@@ -59,6 +49,25 @@ class Trial:
         """The same, on this machine."""
         found = self.folder.local
         assert found is not None
+        return found
+
+    def start(self, *, port: int = 0) -> subprocess.Popen[bytes]:
+        """Run it as its pod does, in a process of its own."""
+        place = self.local.parents[3]
+        given = self.prepared.arguments(place / "plan.json", place / "result.json")
+        with (place / "log").open("ab") as log:
+            command = [sys.executable, "-m", "modeltiers.distill", *given, "--port", str(port)]
+            return subprocess.Popen(command, env=environment.variables(), stdout=log, stderr=log)
+
+    @property
+    def log(self) -> str:
+        """What that process said."""
+        return (self.local.parents[3] / "log").read_text()
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What it left for the operator."""
+        found: dict[str, Any] = json.loads((self.local.parents[3] / "result.json").read_bytes())
         return found
 
     def run(self) -> Manifest:
@@ -92,3 +101,24 @@ def trial(base: Path, tmp_path: Path) -> MakeTrial:
         return Trial(prepare(str(tmp_path / into), given, {"base": base, **(models or {})}, {**QUICK, **training}))
 
     return make
+
+
+def with_probabilities(rows: Iterable[Mapping[str, Any]], folder: Path, k: int = 4) -> list[dict[str, Any]]:
+    """The rows with what a model would have said at each token of the answer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    made = []
+    for row in rows:
+        prompt = tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True)["input_ids"]
+        answer = [*tokenizer(row["answer"]["content"])["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            logprobs = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        told = []
+        for token, likely in zip(answer, logprobs, strict=True):
+            values, others = likely.topk(k)
+            top = [[f"token_id:{one}", value] for one, value in zip(others.tolist(), values.tolist(), strict=True)]
+            told.append({"token": f"token_id:{token}", "logprob": likely[token].item(), "top": top})
+        made.append({**row, "logprobs": told})
+    return made

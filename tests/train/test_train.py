@@ -11,9 +11,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from e2e.train.models import answered
 from e2e.train.task import make_rows
 from modeltiers.distill.train.checkpoints import Checkpoints
-from tests.train.conftest import MakeTrial, answered
+from tests.train.conftest import MakeTrial
 
 
 def said(folder: Path, content: str) -> str:

@@ -30,6 +30,7 @@ HUB: Final = "hf://"
 WEIGHTS: Final = ("*.safetensors", "*.safetensors.index.json")
 SURROUNDS: Final = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 """What a model's folder holds besides weights."""
+TOKENIZERS: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.tiktoken", "tekken.json")
 
 
 def folder_of(name: str, address: str, revision: str | None) -> Path:
@@ -49,6 +50,9 @@ def folder_of(name: str, address: str, revision: str | None) -> Path:
 
 def tokenizer_of(folder: Path, *, field: str = FIELD) -> PreTrainedTokenizerBase:
     """A model's tokenizer."""
+    if not any(path for pattern in TOKENIZERS for path in folder.glob(pattern)):
+        # transformers would make an empty one
+        raise BadData(f"{folder} has no tokenizer: {', '.join(TOKENIZERS)} are looked for", field=field)
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:

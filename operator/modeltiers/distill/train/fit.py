@@ -168,19 +168,23 @@ def _verify(trainer: SFTTrainer, task: Task) -> None:
 
 @dataclass(frozen=True)
 class Collator:
-    """A batch of examples, padded on the right."""
+    """A batch of examples, padded on the left: so all answers are at the end, and only there are logits needed, which
+    for a long prompt and a large vocabulary are most of the memory.
+    """
 
     pad: int
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Padded tensors; for soft targets the places and what the teacher said there."""
         length = max(len(example["input_ids"]) for example in examples)
+        mask = _padded([[1] * len(example["input_ids"]) for example in examples], length, 0)
         batch = {
             "input_ids": _padded([example["input_ids"] for example in examples], length, self.pad),
             "labels": _padded([_labels(example) for example in examples], length, IGNORED),
-            "attention_mask": _padded([[1] * len(example["input_ids"]) for example in examples], length, 0),
+            "attention_mask": mask,
+            "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
         }
-        return batch | _soft_targets(examples)
+        return batch | _soft_targets(examples, length)
 
 
 def _labels(example: Mapping[str, Any]) -> list[int]:
@@ -189,12 +193,12 @@ def _labels(example: Mapping[str, Any]) -> list[int]:
 
 
 def _padded(rows: Iterable[Sequence[int]], length: int, filler: int) -> Tensor:
-    return torch.tensor([[*row, *[filler] * (length - len(row))] for row in rows])
+    return torch.tensor([[*[filler] * (length - len(row)), *row] for row in rows])
 
 
-def _soft_targets(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+def _soft_targets(examples: Sequence[Mapping[str, Any]], length: int) -> dict[str, Tensor]:
     entries = [
-        (row, place, tokens, logprobs)
+        (row, place + length - len(example["input_ids"]), tokens, logprobs)
         for row, example in enumerate(examples)
         for place, tokens, logprobs in zip(
             example.get("soft_at", ()), example.get("soft_tokens", ()), example.get("soft_logprobs", ()), strict=True
@@ -234,12 +238,16 @@ class Student(SFTTrainer):
         """Mean over the step's answer tokens of (1 - w) times cross-entropy and w times divergence."""
         places, tokens, logprobs = (inputs.pop(name, None) for name in ("soft_places", "soft_tokens", "soft_logprobs"))
         labels = inputs.pop("labels")
-        outputs = model(**inputs, use_cache=False)
+        # One place more than the longest answer: the logits before its first token. Models that know no such argument
+        # give all of them.
+        start = int((labels != IGNORED).any(0).nonzero()[0]) - 1
+        outputs = model(**inputs, use_cache=False, logits_to_keep=labels.shape[1] - start)
+        logits, labels = outputs.logits[:, start - labels.shape[1] :], labels[:, start:]
         assert num_items_in_batch is not None
-        ce = loss.hard(outputs.logits, labels)
+        ce = loss.hard(logits, labels)
         soft = ce * 0.0
         if self.task.soft_weight and places is not None:
-            soft = loss.soft(outputs.logits, places, tokens, logprobs, self.task.temperature)
+            soft = loss.soft(logits, places - places.new_tensor([0, start]), tokens, logprobs, self.task.temperature)
         self._items = float(num_items_in_batch)
         self._sums += torch.stack([ce.detach(), soft.detach()]).cpu().double()
         weight = self.task.soft_weight

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -93,22 +93,7 @@ def _processes(task: Task, scratch: Path) -> Iterator[list[subprocess.Popen[byte
     processes = []
     try:
         for rank in range(task.devices):
-            wired = {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(task.devices),
-                "LOCAL_WORLD_SIZE": str(task.devices),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-            }
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "modeltiers.distill.train.worker", str(scratch)],
-                    env=os.environ | wired,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE if rank == 0 else sys.stderr,
-                )
-            )
+            processes.append(start(rank, wired(rank, task, port), scratch))  # noqa: PERF401 - what began must be ended
         yield processes
     finally:
         for process in processes:
@@ -120,6 +105,28 @@ def _processes(task: Task, scratch: Path) -> Iterator[list[subprocess.Popen[byte
                     stream.close()
 
 
+def wired(rank: int, task: Task, port: int) -> dict[str, str]:
+    """The variables by which accelerate finds the other processes."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(task.devices),
+        "LOCAL_WORLD_SIZE": str(task.devices),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def start(rank: int, variables: Mapping[str, str], scratch: Path) -> subprocess.Popen[bytes]:
+    """Start one process; the first tells what it does, the others only log."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "modeltiers.distill.train.worker", str(scratch)],
+        env={**os.environ, **variables},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if rank == 0 else 2,
+    )
+
+
 def _judge(processes: Sequence[subprocess.Popen[bytes]], scratch: Path) -> None:
     """Raise what a process ended with."""
     codes = [process.wait() for process in processes]
@@ -129,7 +136,7 @@ def _judge(processes: Sequence[subprocess.Popen[bytes]], scratch: Path) -> None:
         path = fault_file(scratch, rank)
         if path.exists():
             said: dict[str, Any] = json.loads(path.read_bytes())
-            kind = next(kind for kind in (BadData, TryAgain) if kind.__name__ == said.pop("kind"))
+            kind = BadData if said.pop("code") == BadData.code else TryAgain
             raise kind(said.pop("message"), **said)
     raise TryAgain(f"training processes ended with {codes}: their log says why", reason="ProcessLost")
 
@@ -141,7 +148,7 @@ def fault_file(scratch: Path, rank: int) -> Path:
 
 def write_fault(scratch: Path, rank: int, fault: faults.StageFault) -> None:
     """Say why a process ends."""
-    body = {"kind": type(fault).__name__, "message": str(fault), "reason": fault.reason, "field": fault.field}
+    body = {"code": fault.code, "message": str(fault), "reason": fault.reason, "field": fault.field}
     fault_file(scratch, rank).write_text(json.dumps(body))
 
 

@@ -63,6 +63,7 @@ class _Run:
         self.training = work.plan.spec.training or Training()
         self.checkpoints = Checkpoints(work.folder, scratch)
         self.folder = self._model("base", work.plan.spec.student.base.revision)
+        base.config_of(self.folder)  # first: what lacks it is no model's folder at all
         self.tokenizer = base.tokenizer_of(self.folder)
         self.devices = max(1, torch.cuda.device_count())
 
