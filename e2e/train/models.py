@@ -32,7 +32,8 @@ TEACHER: Final[Mapping[str, Any]] = {
 }
 TEACHER_ROWS: Final = 5000
 STUDENT: Final[Mapping[str, Any]] = {"batchSize": 32, "epochs": 7, "learningRate": "1.5e-3", "checkpointSteps": 100}
-"""A recipe with which a base learns the task from some 3,000 of the teacher's answers."""
+"""A recipe with which a base learns the task from STUDENT_ROWS of the teacher's answers."""
+STUDENT_ROWS: Final = 3000
 BAD_STUDENT: Final[Mapping[str, Any]] = {**STUDENT, "epochs": 1, "learningRate": "1e-7"}
 """One with which it learns nothing: no better than the base, and refused."""
 

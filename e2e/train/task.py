@@ -26,6 +26,7 @@ PLACES: Final = _words(
 )
 DAYS: Final = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 QUESTIONS: Final = {"person": "Who is it?", "thing": "Which thing?", "place": "Which place?", "day": "Which day?"}
+SLICES: Final = tuple(QUESTIONS)
 RED_TEAM: Final = "redteam"
 
 

@@ -86,19 +86,25 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_base(tmp_path_factory.mktemp("base"), hidden=64, layers=1)
 
 
+def make_trial(
+    base: Path,
+    folder: Path,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+    *,
+    models: Mapping[str, Path] | None = None,
+    **training: Any,
+) -> Trial:
+    """A trial of 40 rows, unless others are given."""
+    given = answered(make_rows(40, 1)) if rows is None else rows
+    return Trial(prepare(str(folder), given, {"base": base, **(models or {})}, {**QUICK, **training}))
+
+
 @pytest.fixture
 def trial(base: Path, tmp_path: Path) -> MakeTrial:
-    """Make a trial: of 40 rows, unless others are given."""
+    """Make trials, each `into` a store of its own."""
 
-    def make(
-        rows: Iterable[Mapping[str, Any]] | None = None,
-        *,
-        models: Mapping[str, Path] | None = None,
-        into: str = "store",
-        **training: Any,
-    ) -> Trial:
-        given = answered(make_rows(40, 1)) if rows is None else rows
-        return Trial(prepare(str(tmp_path / into), given, {"base": base, **(models or {})}, {**QUICK, **training}))
+    def make(*given: Any, into: str = "store", **more: Any) -> Trial:
+        return make_trial(base, tmp_path / into, *given, **more)
 
     return make
 

@@ -18,17 +18,17 @@ from urllib.request import urlopen
 import pytest
 
 from modeltiers.distill.faults import TryAgain
-from tests.train.conftest import MakeTrial, Trial
+from tests.train.conftest import MakeTrial, Trial, make_trial
 
 PATIENCE = 120.0
 STEPS = 60
 LONG = {"epochs": 12, "checkpointSteps": 7}  # 60 steps
 
 
-@pytest.fixture
-def uninterrupted(trial: MakeTrial) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def uninterrupted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What comes out when nothing happens."""
-    return trial(into="uninterrupted", **LONG).run().body
+    return make_trial(base, tmp_path_factory.mktemp("uninterrupted"), **LONG).run().body
 
 
 @pytest.fixture

@@ -9,24 +9,13 @@ from xml.etree import ElementTree as ET
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM
 
 from e2e.train.models import answered
 from e2e.train.task import make_rows
 from modeltiers.distill.train.checkpoints import Checkpoints
 from tests.train.conftest import MakeTrial
-
-
-def said(folder: Path, content: str) -> str:
-    """What a model answers, greedily."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, return_tensors="pt"
-    )
-    settings = GenerationConfig(max_new_tokens=8, do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=0)
-    out = model.generate(**ids, generation_config=settings)
-    return str(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+from tests.train.speak import answers
 
 
 def test_a_student_learns_its_rows_and_stops_after_the_answer(trial: MakeTrial) -> None:
@@ -35,8 +24,7 @@ def test_a_student_learns_its_rows_and_stops_after_the_answer(trial: MakeTrial) 
     made = one.run()
     assert made.facts["steps"] == 60
     assert made.facts["ceMilli"] < 50 < made.facts["firstCeMilli"]
-    for row in rows[:3]:
-        assert said(one.local / "model", row["messages"][0]["content"]) == row["expected"]
+    assert answers(one.local / "model", rows) == [row["expected"] for row in rows]
 
 
 def test_what_it_leaves_is_a_folder_that_an_engine_serves_as_the_base(trial: MakeTrial, base: Path) -> None:
