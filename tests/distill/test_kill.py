@@ -67,7 +67,7 @@ def test_killed_at_random_it_ends_as_if_it_had_not_been(job: Job, tmp_path: Path
         assert not durable & {one["hash"] for one in job.teacher.asked()[before:]}
         if not killed:
             break
-        now = ledger(job).total().in_doubt if job.shards() else 0
+        now = ledger(job).spent.in_doubt if job.shards() else 0
         assert now - doubt <= CONCURRENCY
         doubt = now
     before = len(job.teacher.asked())

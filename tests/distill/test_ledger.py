@@ -47,9 +47,9 @@ async def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     written = await keep(folder, range(5))
     read = Ledger.read(folder, "demo", "Generate")
     assert read.served == Served("teacher-1", "fp")
-    assert read.total() == written.total()
-    assert read.total().tokens == Tokens(50, 10)
-    assert (read.total().in_doubt, read.total().doubtful) == (1, MOST)
+    assert read.spent == written.spent
+    assert read.spent.tokens == Tokens(50, 10)
+    assert (read.spent.in_doubt, read.spent.doubtful) == (1, MOST)
     found = read.reply("k3")
     assert found is not None
     assert found["choice"]["message"]["content"] == "a3"
@@ -64,7 +64,7 @@ async def test_it_goes_over_many_shards(tmp_path: Path, monkeypatch: pytest.Monk
     await keep(folder, range(50))
     assert len(folder.names()) > 10
     read = Ledger.read(folder, "demo", "Generate")
-    assert read.total().in_doubt == 1
+    assert read.spent.in_doubt == 1
     assert len(read.replies) == 50
     assert all(read.reply(f"k{number}") for number in range(50))
 
@@ -76,9 +76,8 @@ async def test_other_jobs_answers_are_shared_and_their_money_is_not(tmp_path: Pa
     await keep(folder, range(5, 7), stage="EvaluateTeacher")
     mine = Ledger.read(folder, "demo", "Generate")
     assert len(mine.replies) == 7
-    assert mine.total().tokens == Tokens(20, 4)
-    assert mine.total().in_doubt == 1
-    assert mine.of_stage().tokens == Tokens(0, 0)
+    assert mine.spent.tokens == Tokens(20, 4)
+    assert mine.spent.in_doubt == 1
 
 
 @pytest.mark.parametrize("cut", [1, 2, 20, 60])
@@ -96,8 +95,8 @@ async def test_a_half_written_last_line_is_in_doubt(tmp_path: Path, cut: int) ->
     read = Ledger.read(folder, "demo", "Generate")
     assert read.known("a")
     assert not read.known("b")
-    assert read.total().in_doubt == 1
-    assert read.total().tokens == Tokens(10, 2)
+    assert read.spent.in_doubt == 1
+    assert read.spent.tokens == Tokens(10, 2)
 
 
 @pytest.mark.parametrize(
@@ -203,8 +202,8 @@ def test_what_an_object_store_has_at_any_moment_is_enough_to_go_on(job: Job, see
         job.store.fs.pipe_file(path, content)
     shards = {shard.split("/")[0] for shard in job.shards()}
     ledger = Ledger.read(job.store.sub(f"ledger/{shards.pop()}"), "demo", "Generate")
-    assert ledger.total().in_doubt <= 8
+    assert ledger.spent.in_doubt <= 8
     result = job.generate()
     assert result.facts["answered"] == 100
     assert len(job.teacher.asked()) - seen == 100 - len(ledger.replies)
-    assert result.spend["inDoubt"] == ledger.total().in_doubt
+    assert result.spend["inDoubt"] == ledger.spent.in_doubt

@@ -11,7 +11,7 @@ from modeltiers.api.distilljob import Generation
 from modeltiers.distill.asking import Asking
 from modeltiers.distill.client import Asked, Client
 from modeltiers.distill.faults import BadData
-from modeltiers.distill.ledger import Ledger, spend_of
+from modeltiers.distill.ledger import Ledger
 from modeltiers.distill.stage import Work
 from modeltiers.domain.distill.patience import Patience
 from modeltiers.domain.distill.plan import Plan, Target
@@ -35,7 +35,7 @@ class Inquiry:
 
     def ask(self, requests: Iterable[Request], of: int, patience: Patience) -> None:
         """Ask for `of` answers, as far as the ledger has not got them."""
-        spent = self.ledger.total()
+        spent = self.ledger.spent
         purse = Purse(self.cap, self.max_tokens, spent.tokens + spent.doubtful)
         seconds = float((self.work.plan.spec.generation or Generation()).timeout_seconds)
         client = Client(self.asked, seconds, self.concurrency)
@@ -44,12 +44,13 @@ class Inquiry:
         asyncio.run(asking.all(requests))
 
     def spend(self) -> dict[str, Any]:
-        """What the stage spent, over all its attempts; nothing where the model is not the teacher."""
+        """What the job spent on the teacher so far, over all stages; nothing where the model is another."""
         if not self.counted:
             return {}
-        spent, price = self.ledger.of_stage(), self.asked.target.price
+        spent, price = self.ledger.spent, self.asked.target.price
         cost = {"costMicros": cost_micros(spent.tokens, price), "currency": price.currency} if price else {}
-        return spend_of(spent, cost)
+        tokens = {"promptTokens": spent.tokens.prompt, "answerTokens": spent.tokens.answer}
+        return {**tokens, **cost, "inDoubt": spent.in_doubt}
 
 
 def of_teacher(work: Work, *, concurrency: int, max_tokens: int) -> Inquiry:

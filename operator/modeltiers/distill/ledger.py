@@ -14,7 +14,7 @@ import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -54,7 +54,7 @@ class Place:
 
 @dataclass(slots=True)
 class Spent:
-    """What a stage spent."""
+    """What a job spent on a model, over all stages and attempts."""
 
     tokens: Tokens = NONE
     in_doubt: int = 0
@@ -142,8 +142,8 @@ class Ledger:
     """By the requests' keys."""
     refused: dict[str, str] = field(default_factory=dict)
     """Requests that the server will not answer, and why."""
-    spent: dict[str, Spent] = field(default_factory=dict)
-    """This job's, by stage."""
+    spent: Spent = field(default_factory=Spent)
+    """This job's."""
     pace: float = BUCKET_SECONDS
     _open: dict[str, Tokens] = field(default_factory=dict)
     _pending: list[tuple[Record, bytes, asyncio.Future[None]]] = field(default_factory=list)
@@ -163,21 +163,25 @@ class Ledger:
         last = {shard["process"]: shard["name"] for shard in shards}
         left: dict[str, dict[str, Tokens]] = {}
         for shard in shards:
-            whose = shard["stage"] if shard["job"] == ledger.job else ""  # what other jobs spent is none of this one's
-            still = left.setdefault(f"{whose}.{shard['process']}", {})
-            ledger._load(shard["name"], whose, still, whole=last[shard["process"]] != shard["name"])
-        for process, still in left.items():
-            ledger._doubt(process.partition(".")[0], still)
+            mine = shard["job"] == ledger.job
+            still = left.setdefault(shard["process"], {})
+            ledger._load(shard["name"], still, mine=mine, whole=last[shard["process"]] != shard["name"])
+            if not mine:
+                still.clear()  # what other jobs spent is none of this one's business
+        for still in left.values():
+            ledger._doubt(still)
         ledger._shards = len(shards)
         return ledger
 
-    def _load(self, name: str, stage: str, left: dict[str, Tokens], *, whole: bool) -> None:
+    def _load(self, name: str, left: dict[str, Tokens], *, mine: bool, whole: bool) -> None:
         start = 0
         for number, text in enumerate(self.folder.read(name).splitlines(keepends=True), 1):
             if not text.endswith(b"\n") and not whole:
                 break  # half written when the program was killed: what it was about to say is still open
             try:
-                self._apply(orjson.loads(text), Place(name, start, start + len(text)), stage, left)
+                self._apply(
+                    orjson.loads(text), Place(name, start, start + len(text)), left, self.spent if mine else Spent()
+                )
             except (ValueError, KeyError, TypeError) as fault:
                 where = f"{self.folder.at(name)}, line {number}"
                 raise BadData(
@@ -186,16 +190,14 @@ class Ledger:
                 ) from fault
             start += len(text)
 
-    def _doubt(self, stage: str, left: dict[str, Tokens]) -> None:
-        if stage:
-            spent = self.spent.setdefault(stage, Spent())
-            spent.in_doubt += len(left)
-            spent.doubtful += sum(left.values(), NONE)
+    def _doubt(self, left: dict[str, Tokens]) -> None:
+        self.spent.in_doubt += len(left)
+        self.spent.doubtful += sum(left.values(), NONE)
         left.clear()
 
-    def _apply(self, record: Record, place: Place, stage: str, left: dict[str, Tokens]) -> None:
+    def _apply(self, record: Record, place: Place, left: dict[str, Tokens], spent: Spent) -> None:
         """Take a durable record into account; one table for what is read and what is written."""
-        key, spent = record["key"], self.spent.setdefault(stage, Spent()) if stage else Spent()
+        key = record["key"]
         match record["is"]:
             case "intent":
                 left[key] = Tokens(*record["most"])
@@ -221,19 +223,6 @@ class Ledger:
     def known(self, key: str) -> bool:
         """Whether a request has an end: a reply, or a refusal."""
         return key in self.replies or key in self.refused
-
-    def total(self) -> Spent:
-        """What the whole job spent on this model."""
-        whole = Spent()
-        for spent in self.spent.values():
-            whole.tokens += spent.tokens
-            whole.in_doubt += spent.in_doubt
-            whole.doubtful += spent.doubtful
-        return whole
-
-    def of_stage(self) -> Spent:
-        """What this stage spent."""
-        return self.spent.get(self.stage, Spent())
 
     def reply(self, key: str) -> Record | None:
         """A reply's record: `choice`, `took`, `model`, `fingerprint`; None where there is none."""
@@ -262,7 +251,7 @@ class Ledger:
             await keeper
             if self._shard is not None:
                 self._shard.close()
-            self._doubt(self.stage, self._open)
+            self._doubt(self._open)
 
     async def intent(self, key: str, most: Tokens) -> None:
         """A request is about to be sent; durable when this returns."""
@@ -319,7 +308,7 @@ class Ledger:
                     durable.set_exception(fault)
             return
         for record, line, durable in batch:
-            self._apply(record, Place(name, start, start + len(line)), self.stage, self._open)
+            self._apply(record, Place(name, start, start + len(line)), self._open, self.spent)
             start += len(line)
             if not durable.done():
                 durable.set_result(None)
@@ -345,9 +334,3 @@ class Ledger:
         with reaching(self.folder.at(name)):
             self._shard = BucketShard(self.folder, name) if local is None else VolumeShard(local, name)
         return self._shard
-
-
-def spend_of(spent: Spent, cost: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage's spend as manifests and status show it."""
-    tokens = {"promptTokens": spent.tokens.prompt, "answerTokens": spent.tokens.answer}
-    return {**tokens, **cost, "inDoubt": spent.in_doubt}

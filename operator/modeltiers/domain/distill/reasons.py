@@ -22,6 +22,7 @@ ORDER: Final = (
 )
 _WAIT: Final = "Nothing to do: it passes."
 _RETRY: Final = "Correct what the message names, then set the annotation `modeltiers.dev/retry` to another value."
+_ANOTHER: Final = "Create another DistillJob with what the message names; what is in the store is not done again."
 # What a stage's program may say stands in its way, by the reason it gives; others are told as StageFailed.
 STAGE_REASONS: Final[tuple[Reason, ...]] = (
     Reason("BadData", conditions.STALLED, "Data or configuration is at fault.", _RETRY),
@@ -39,6 +40,18 @@ STAGE_REASONS: Final[tuple[Reason, ...]] = (
         "The teacher is not the one that answered before.",
         "Bring it back, or create another DistillJob.",
     ),
+    Reason("KeyRefused", conditions.STALLED, "The key to ask with is missing, malformed or refused.", _RETRY),
+    Reason("ModelUnknown", conditions.STALLED, "The API that is asked does not know the model or the path.", _RETRY),
+    Reason("TeacherMoved", conditions.STALLED, "The API redirects, which is not followed.", _ANOTHER),
+    Reason("QuotaExceeded", conditions.STALLED, "The API's account may not spend more.", _RETRY),
+    Reason("CertificateUntrusted", conditions.STALLED, "The API's certificate is signed by nobody known.", _RETRY),
+    Reason("NothingAnswered", conditions.STALLED, "No request had an answer of use; the message quotes why.", _RETRY),
+    Reason("LedgerDamaged", conditions.STALLED, "The record of what was paid for is not as it was written.", _RETRY),
+    Reason(
+        "PriceUnknown", conditions.STALLED, "The budget is in money, and what the teacher costs is not known.", _RETRY
+    ),
+    Reason("WrongModel", conditions.STALLED, "The engine serves other weights than are to be tested.", _RETRY),
+    Reason("EngineRefuses", conditions.STALLED, "The engine will not answer; the message quotes why.", _RETRY),
 )
 REASONS: Final[tuple[Reason, ...]] = (
     Reason("Valid", conditions.ACCEPTED, "The spec is valid and allowed."),
