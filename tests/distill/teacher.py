@@ -60,35 +60,38 @@ class Teacher:
     async def _reply(self, request: web.Request, body: dict[str, Any], tries: int) -> web.StreamResponse:
         how = self.how
         await asyncio.sleep(how.get("seconds", 0))
+        if how.get("newer") and "max_tokens" in body:
+            return web.json_response({"error": {"message": how["newer"]}}, status=400)
+        if "accepts" in how and request.headers.get("Authorization") != f"Bearer {how['accepts']}":
+            return web.Response(status=401)
         applies = how.get("match", "") in body["messages"][-1]["content"] and tries <= how.get("times", 10**9)
-        if applies:
-            if "drip" in how:
-                response = web.StreamResponse()
-                await response.prepare(request)
-                while True:
-                    await response.write(b" ")
-                    await asyncio.sleep(how["drip"])
-            if "hang" in how:
-                await asyncio.sleep(how["hang"])
-            if "close" in how:
-                assert request.transport is not None
-                request.transport.close()
-                return web.Response()
-            if "big" in how:
-                response = web.StreamResponse()
-                await response.prepare(request)
-                for _ in range(how["big"]):
-                    await response.write(b" " * (1 << 20))
-                return response
-            if "status" in how:
-                text = how.get("text", json.dumps({"error": {"message": how.get("message", "as told")}}))
-                return web.Response(status=how["status"], text=text, headers=how.get("headers", {}))
+        if applies and (wrong := await self._wrong(request, how)) is not None:
+            return wrong
         reply = answer(body, how if applies else {})
         self.tokens[0] += reply["usage"]["prompt_tokens"]
         self.tokens[1] += reply["usage"]["completion_tokens"]
         if how.get("noUsage"):
             del reply["usage"]
         return web.json_response(reply)
+
+    async def _wrong(self, request: web.Request, how: dict[str, Any]) -> web.StreamResponse | None:
+        """What is no completion at all."""
+        await asyncio.sleep(how.get("hang", 0))
+        if "status" in how:
+            text = how.get("text", json.dumps({"error": {"message": how.get("message", "as told")}}))
+            return web.Response(status=how["status"], text=text, headers=how.get("headers", {}))
+        if "close" in how:
+            assert request.transport is not None
+            request.transport.close()
+            return web.Response()
+        if "drip" in how or "big" in how:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            for _ in range(how.get("big", 10**9)):
+                await response.write(b" " if "drip" in how else b" " * (1 << 20))
+                await asyncio.sleep(how.get("drip", 0))
+            return response
+        return None
 
     async def models(self, _: web.Request) -> web.Response:
         """The models served; none while it is told to load."""
@@ -120,8 +123,9 @@ def answer(body: dict[str, Any], how: dict[str, Any]) -> dict[str, Any]:
     if "words" in how:
         text = " ".join(f"w{i}" for i in range(how["words"]))
     tokens = re.findall(r"\s*\S+", text)
-    cut = len(tokens) > body["max_tokens"]
-    tokens = tokens[: body["max_tokens"]]
+    longest = body.get("max_tokens", body.get("max_completion_tokens"))
+    cut = len(tokens) > longest
+    tokens = tokens[:longest]
     choice: dict[str, Any] = {
         "index": 0,
         "message": {"role": "assistant", "content": "".join(tokens)},

@@ -118,6 +118,24 @@ def test_when_the_first_twenty_fail_alike_it_is_no_rows_fault(job: Job) -> None:
     assert job.generate().facts["answered"] == 100
 
 
+def test_a_server_that_wants_the_newer_name_gets_it(job: Job) -> None:
+    """`max_tokens` has two names, and servers that know one only."""
+    job.teacher.misbehave(newer="Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+    job.spec["generation"] = {"concurrency": 1}
+    assert job.split(ROWS).generate().facts["answered"] == 12
+    assert len(job.teacher.asked()) == 13
+
+
+def test_a_key_may_be_changed_meanwhile(job: Job, tmp_path: Path) -> None:
+    """A Secret's new value is taken when the old one is refused."""
+    key = tmp_path / "key"
+    key.write_text("first")
+    job.target["keyFile"] = str(key)
+    job.teacher.misbehave(accepts="second", seconds=0.3)
+    threading.Timer(0.1, key.write_text, ["second"]).start()
+    assert job.split(ROWS).generate().facts["answered"] == 12
+
+
 def test_rubbish_only_stops_with_what_it_was(job: Job) -> None:
     """A login page instead of an API."""
     job.teacher.misbehave(status=200, text="<html>please log in</html>")

@@ -21,6 +21,7 @@ import orjson
 from modeltiers.distill.faults import BadData
 from modeltiers.domain.distill.plan import Target
 from modeltiers.domain.distill.replies import Answer, Call, Failure, Kind, clean, read
+from modeltiers.domain.distill.requests import renamed
 
 MOST: Final = 64 << 20
 """Bytes of a reply; logprobs of a long answer are some megabytes."""
@@ -28,6 +29,9 @@ CONNECT: Final = 10.0
 """Seconds to connect."""
 IDLE: Final = 3.0
 """Seconds after which an idle connection is not used again; many servers close theirs after five."""
+
+
+RENAMED: Final = "max_completion_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class Client:
     concurrency: int
     _http: httpx.AsyncClient = field(init=False)
     _key: str | None = None
+    _renamed: bool = False
+    """The server wants the newer name of `max_tokens`."""
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[Client]:
@@ -70,16 +76,20 @@ class Client:
             yield self
 
     async def ask(self, body: bytes) -> Answer | Failure:
-        """Ask for a chat completion, once; with a key that was changed meanwhile, once more."""
-        found = await self._try("POST", "/chat/completions", body)
-        if isinstance(found, Failure):
-            return found
-        got = read(*found)
-        if isinstance(got, Failure) and got.kind is Kind.KEY and (key := self._read_key()) != self._key:
+        """Ask for a chat completion, once; once more with a key that was changed meanwhile, or a field renamed."""
+        used = self._key
+        got = await self._completion(body)
+        if isinstance(got, Failure) and got.kind is Kind.KEY and (key := self._read_key()) != used:
             self._key = key
-            again = await self._try("POST", "/chat/completions", body)
-            return again if isinstance(again, Failure) else read(*again)
+            return await self._completion(body)
+        if isinstance(got, Failure) and got.kind is Kind.REFUSED and RENAMED in got.said:
+            self._renamed = True
+            return await self._completion(body)
         return got
+
+    async def _completion(self, body: bytes) -> Answer | Failure:
+        found = await self._try("POST", "/chat/completions", renamed(body) if self._renamed else body)
+        return found if isinstance(found, Failure) else read(*found)
 
     async def models(self) -> list[dict[str, Any]] | Failure:
         """The models that the server says it serves."""

@@ -14,7 +14,8 @@ import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -33,6 +34,8 @@ BUCKET_SHARD: Final = 128 << 10
 BUCKET_SECONDS: Final = 0.05
 """Seconds between two uploads to S3, unless BUCKET_RECORDS wait: so long a reply is not yet durable there."""
 BUCKET_RECORDS: Final = 64
+AHEAD: Final = 8
+"""Shards that are read at once."""
 CACHED: Final = 8
 """Shards kept in memory while answers are read back."""
 
@@ -162,10 +165,11 @@ class Ledger:
         shards = [found for name in folder.names() if (found := _NAME.fullmatch(name))]
         last = {shard["process"]: shard["name"] for shard in shards}
         left: dict[str, dict[str, Tokens]] = {}
-        for shard in shards:
+        for shard, content in _contents(folder, shards):
             mine = shard["job"] == ledger.job
             still = left.setdefault(shard["process"], {})
-            ledger._load(shard["name"], still, mine=mine, whole=last[shard["process"]] != shard["name"])
+            whole = last[shard["process"]] != shard["name"]
+            ledger._load(shard["name"], content, still, ledger.spent if mine else Spent(), whole=whole)
             if not mine:
                 still.clear()  # what other jobs spent is none of this one's business
         for still in left.values():
@@ -173,15 +177,13 @@ class Ledger:
         ledger._shards = len(shards)
         return ledger
 
-    def _load(self, name: str, left: dict[str, Tokens], *, mine: bool, whole: bool) -> None:
+    def _load(self, name: str, content: bytes, left: dict[str, Tokens], spent: Spent, *, whole: bool) -> None:
         start = 0
-        for number, text in enumerate(self.folder.read(name).splitlines(keepends=True), 1):
+        for number, text in enumerate(content.splitlines(keepends=True), 1):
             if not text.endswith(b"\n") and not whole:
                 break  # half written when the program was killed: what it was about to say is still open
             try:
-                self._apply(
-                    orjson.loads(text), Place(name, start, start + len(text)), left, self.spent if mine else Spent()
-                )
+                self._apply(orjson.loads(text), Place(name, start, start + len(text)), left, spent)
             except (ValueError, KeyError, TypeError) as fault:
                 where = f"{self.folder.at(name)}, line {number}"
                 raise BadData(
@@ -334,3 +336,11 @@ class Ledger:
         with reaching(self.folder.at(name)):
             self._shard = BucketShard(self.folder, name) if local is None else VolumeShard(local, name)
         return self._shard
+
+
+def _contents(folder: Folder, shards: Sequence[re.Match[str]]) -> Iterator[tuple[re.Match[str], bytes]]:
+    """The shards with what is in them, a few read at a time: an object store has many, and each is far."""
+    with ThreadPoolExecutor(AHEAD) as pool:
+        for begin in range(0, len(shards), AHEAD):
+            some = shards[begin : begin + AHEAD]
+            yield from zip(some, pool.map(lambda shard: folder.read(shard["name"]), some), strict=True)

@@ -51,6 +51,13 @@ def body_of(model: str, row: Mapping[str, Any], sampling: Sampling, system: str 
     return body
 
 
+def renamed(body: bytes) -> bytes:
+    """The same request for a server that knows the longest answer by its newer name, `max_completion_tokens`."""
+    given = json.loads(body)
+    given["max_completion_tokens"] = given.pop("max_tokens")
+    return json.dumps(given, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def with_system(messages: Sequence[Any], system: str | None) -> list[Any]:
     """The messages, with a system message in front where there is none and one is given."""
     has = any(message.get("role") in ("system", "developer") for message in messages)
