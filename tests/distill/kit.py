@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modeltiers.distill import generate, manifest
+from modeltiers.distill import evaluate, generate, manifest
 from modeltiers.distill.run import stage_folder
 from modeltiers.distill.stage import Progress, Result, Work
 from modeltiers.distill.store import Folder, open_store
@@ -137,8 +137,6 @@ class Job:
 
     def evaluate(self, stage: Stage, patience: Patience = SHORT, engine_seconds: float = 5) -> Result:
         """Evaluate, in this process."""
-        from modeltiers.distill import evaluate
-
         return evaluate.run(self.work(stage), patience, engine_seconds)
 
     def rows(self, name: str, stage: Stage = Stage.GENERATE) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import pytest
 
 from modeltiers.distill.faults import BadData, BudgetExhausted, TryAgain
 from modeltiers.domain.distill.patience import Patience
+from modeltiers.domain.distill.stages import Stage
 from tests.distill.kit import SHORT, Job, row
 
 ROWS = [row(number) for number in range(12)]
@@ -278,12 +279,14 @@ def test_a_budget_in_money_needs_a_price(job: Job) -> None:
 @pytest.mark.parametrize("concurrency", [1, 16])
 @pytest.mark.parametrize("budget", [{"teacherTokens": 6_000}, {"costMicros": 6_000}], ids=["tokens", "money"])
 def test_spending_stops_within_two_percent(job: Job, budget: dict[str, int], concurrency: int) -> None:
-    """Below the cap and near it, and on from there when it is raised."""
+    """Below the cap and near it, and on from there when it is raised; evaluation counts, too."""
     price = {"inputPerMillionMicros": 1_000_000, "outputPerMillionMicros": 1_000_000}
     job.target["price"] = price
     job.spec |= {"budget": budget, "generation": {"concurrency": concurrency, "maxTokens": 60}}
     job.teacher.misbehave(words=40)
-    job.split([row(number) for number in range(300)])
+    job.spec["evaluation"] = {"maxTokens": 60}
+    sealed = [row(number) for number in range(5000, 5010)]
+    job.split([row(number) for number in range(300)], evaluation=sealed).evaluate(Stage.EVALUATE_TEACHER)
     with pytest.raises(BudgetExhausted) as caught:
         job.generate()
     used = sum(job.teacher.stats()["tokens"])
@@ -292,4 +295,4 @@ def test_spending_stops_within_two_percent(job: Job, budget: dict[str, int], con
     job.spec["budget"] = {name: cap * 100 for name, cap in budget.items()}
     job.generate()
     stats = job.teacher.stats()
-    assert stats["asked"] == stats["distinct"] == 300
+    assert stats["asked"] == stats["distinct"] == 310
