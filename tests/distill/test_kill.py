@@ -18,6 +18,7 @@ import pytest
 
 from modeltiers.distill.ledger import Ledger
 from modeltiers.domain.distill.requests import Sampling, requests_of
+from modeltiers.domain.distill.stages import Stage
 from tests.distill.kit import Job, local, row
 from tests.distill.teacher import MODEL
 
@@ -101,6 +102,22 @@ def test_asked_to_end_the_program_says_try_again(job: Job, tmp_path: Path) -> No
     assert said["spend"]["answerTokens"] == len(job.teacher.asked()) > 0
     assert job.start(tmp_path).wait(60) == 0
     assert len(job.teacher.asked()) == len(ROWS)
+
+
+def test_an_evaluation_goes_on_after_a_kill(job: Job, tmp_path: Path) -> None:
+    """By the same ledger."""
+    job.teacher.misbehave(seconds=0.05)
+    job.spec["evaluation"] = {"concurrency": CONCURRENCY}
+    job.split([row(1)], evaluation=ROWS, redTeam=[row(999)])
+    process = job.start(tmp_path, Stage.EVALUATE_TEACHER)
+    while len(job.teacher.asked()) < 60:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert job.start(tmp_path, Stage.EVALUATE_TEACHER).wait(60) == 0
+    said = json.loads((tmp_path / "result.json").read_text())
+    assert (said["facts"]["score"], said["facts"]["n"]) == (1000, len(ROWS))
+    assert len(job.teacher.asked()) - len(ROWS) - 1 <= said["spend"]["inDoubt"] <= CONCURRENCY
 
 
 def test_a_full_disk_loses_nothing(job: Job, tmp_path: Path) -> None:

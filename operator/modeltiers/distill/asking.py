@@ -1,7 +1,7 @@
 """Asks a model many requests at once: what the ledger has is not asked, what comes is in it before it counts.
 
-It ends when every request has its end, or with a fault: then nothing more is sent, replies under way are waited for a
-little and kept, and the fault is raised.
+It ends when every request has its end, or with a fault: then nothing more is sent, replies under way are waited for and
+kept, and the fault is raised.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from modeltiers.domain.distill.requests import Request
 from modeltiers.domain.distill.spend import Purse, Tokens, Verdict, cost_micros
 
 GRACE: Final = 20.0
-"""Seconds that replies under way are waited for once the end is decided; a pod has 30 from SIGTERM."""
+"""Seconds that replies under way are waited for when the program is asked to end; without that, until they come."""
 POLL: Final = 0.1
 """Seconds between two looks at whether to stop."""
 
@@ -71,7 +71,6 @@ class Asking:
             self.told()
             if self.stopped():
                 self._end(TryAgain("interrupted: every answer that came is kept", reason="Interrupted"))
-            if self._fault is not None:
                 ended = ended or time.monotonic()
                 if time.monotonic() - ended > self.grace:
                     for worker in left:
