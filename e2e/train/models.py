@@ -20,20 +20,20 @@ from e2e.engine import tiny
 from e2e.engine.tokenizer import Tokenizer, learn
 from e2e.train import environment
 from e2e.train.store import prepare
-from e2e.train.task import make_rows
+from e2e.train.task import answer_of, make_rows
 
 MERGES: Final = 400
 TEACHER: Final[Mapping[str, Any]] = {
     "method": "Sequence",
     "batchSize": 32,
-    "epochs": 5,
+    "epochs": 4,
     "learningRate": "1.5e-3",
     "checkpointSteps": 1_000_000,
 }
-TEACHER_ROWS: Final = 5000
-STUDENT: Final[Mapping[str, Any]] = {"batchSize": 32, "epochs": 7, "learningRate": "1.5e-3", "checkpointSteps": 100}
+TEACHER_ROWS: Final = 4000
+STUDENT: Final[Mapping[str, Any]] = {"batchSize": 32, "epochs": 6, "learningRate": "1.5e-3", "checkpointSteps": 100}
 """A recipe with which a base learns the task from STUDENT_ROWS of the teacher's answers."""
-STUDENT_ROWS: Final = 3000
+STUDENT_ROWS: Final = 2000
 BAD_STUDENT: Final[Mapping[str, Any]] = {**STUDENT, "epochs": 1, "learningRate": "1e-7"}
 """One with which it learns nothing: no better than the base, and refused."""
 
@@ -41,7 +41,7 @@ BAD_STUDENT: Final[Mapping[str, Any]] = {**STUDENT, "epochs": 1, "learningRate":
 def tokenizer() -> Tokenizer:
     """The tokenizer of the task's models: its words are one token each, most of them."""
     rows = [*make_rows(800, 0), *make_rows(200, 0, red_team=True)]
-    text = "\n".join(f"{row['messages'][0]['content']}\n{row['expected']}" for row in rows)
+    text = "\n".join(f"{row['messages'][0]['content']}\n{answer_of(row)}" for row in rows)
     return Tokenizer(learn(f"{text}\nuser\nassistant\nsystem\n", MERGES))
 
 
@@ -72,13 +72,13 @@ def teacher() -> Path:
 
 
 def answered(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Source rows as training gets them, with what is expected as the answer."""
+    """Source rows as training gets them, with the right answers."""
     return [
         {
             "id": row["group"],
             "sample": 0,
             **row,
-            "answer": {"role": "assistant", "content": row["expected"]},
+            "answer": {"role": "assistant", "content": answer_of(row)},
             "finishReason": "stop",
         }
         for row in rows

@@ -1,12 +1,13 @@
 """A task that a tiny model learns to do for items that it never saw: find in a short text what is asked for.
 
-"Vera wants lamp 4821 for Oslo by Friday. Which place?" -> "Oslo". Every text is drawn at random, so no two parts share
-one; the answer cannot be known without reading, only the words are few.
+"Vera wants lamp 4821 for Oslo by Friday. Which place?" -> "It is Oslo." Every text is drawn at random, so no two parts
+share one; the answer cannot be known without reading, only the words are few.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any, Final
 
 
@@ -30,6 +31,10 @@ SLICES: Final = tuple(QUESTIONS)
 RED_TEAM: Final = "redteam"
 
 
+VERIFIERS: Final = ({"name": "right", "type": "Contains"},)
+"""What makes an answer right, as a DistillJob's workload says it."""
+
+
 def make_rows(count: int, seed: int, *, red_team: bool = False) -> list[dict[str, Any]]:
     """Source rows with `messages`, `expected`, `group` and `slice`; other seeds give other texts.
 
@@ -37,6 +42,11 @@ def make_rows(count: int, seed: int, *, red_team: bool = False) -> list[dict[str
     """
     dice = random.Random(f"{seed}-{red_team}")  # noqa: S311 - repeatable, not secret
     return [_row(dice, f"{seed}-{number}", red_team=red_team) for number in range(count)]
+
+
+def answer_of(row: Mapping[str, Any]) -> str:
+    """What a teacher of this task says. The word is written as in the text, so that it needs only be found."""
+    return f"It is {row['expected']}."
 
 
 def _row(dice: random.Random, name: str, *, red_team: bool) -> dict[str, Any]:

@@ -40,7 +40,10 @@ def test_a_student_learns_it_from_the_teacher(teacher: Path, fresh: Path, tmp_pa
     texts = {row["messages"][0]["content"] for row in SEALED}
     assert not any(row["messages"][0]["content"] in texts for row in prompts)
     said = answers(teacher, prompts)
-    rows = answered([{**row, "expected": text} for row, text in zip(prompts, said, strict=True)])
+    rows = [
+        {**row, "answer": {"role": "assistant", "content": text}}
+        for row, text in zip(answered(prompts), said, strict=True)
+    ]
     if method == "SoftTargets":
         rows = with_probabilities(rows, teacher)
     models = {"base": fresh, "teacher": teacher}
@@ -48,7 +51,7 @@ def test_a_student_learns_it_from_the_teacher(teacher: Path, fresh: Path, tmp_pa
     made = one.run()
     right, hard = share_right(one.local / "model", SEALED), share_right(one.local / "model", HARD)
     print(f"student by {method}: {right:.3f}, red team {hard:.3f}; {made.body['summary']}")
-    assert right >= 0.8
+    assert right >= 0.9
 
 
 def test_a_bad_recipe_leaves_it_where_it_was(fresh: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from e2e.train.models import answered
-from e2e.train.task import make_rows
+from e2e.train.task import answer_of, make_rows
 from modeltiers.distill.train.checkpoints import Checkpoints
 from tests.train.conftest import MakeTrial
 from tests.train.speak import answers
@@ -24,7 +24,7 @@ def test_a_student_learns_its_rows_and_stops_after_the_answer(trial: MakeTrial) 
     made = one.run()
     assert made.facts["steps"] == 60
     assert made.facts["ceMilli"] < 50 < made.facts["firstCeMilli"]
-    assert answers(one.local / "model", rows) == [row["expected"] for row in rows]
+    assert answers(one.local / "model", rows) == [answer_of(row) for row in rows]
 
 
 def test_what_it_leaves_is_a_folder_that_an_engine_serves_as_the_base(trial: MakeTrial, base: Path) -> None:
