@@ -97,6 +97,26 @@ def test_answers_that_call_tools_are_equal_whatever_the_ids_of_calls() -> None:
     assert drop.reason == "Duplicate"
 
 
+GERMAN = "Die Antwort ist fünfzehn, denn sieben und acht sind zusammen fünfzehn, und das ist nicht schwer."
+ENGLISH = "What is the sum of seven and eight, and how would you explain that to a child of six?"
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "why"),
+    [
+        (ENGLISH, GERMAN, "Language: it is in de, wanted is en"),
+        (f"{ENGLISH} Answer in German.", GERMAN, None),
+        (f"{ENGLISH} Answer in French.", GERMAN, "Language: it is in de, wanted is fr"),
+        (ENGLISH, "15", None),
+        ("7 + 8 =", GERMAN, None),
+    ],
+)
+def test_an_answer_in_another_language_than_was_asked_for(question: str, text: str, why: str | None) -> None:
+    row = answer(text, messages=[{"role": "user", "content": question}])
+    assert reason(row, verified=False, language="AsAsked") == why
+    assert reason(row, verified=False) is None
+
+
 def tokens(*texts: str) -> list[dict[str, Any]]:
     """Log-probabilities of tokens."""
     return [{"token": text, "logprob": -0.1, "top": []} for text in texts]

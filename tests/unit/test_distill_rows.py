@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modeltiers.api.distilljob import Scrub
 from modeltiers.domain.distill.rows import KEYS, BadRow, Row, parse_line, read_row
@@ -113,6 +115,8 @@ def call(**changes: Any) -> list[Any]:
         ({"messages": [{"role": "user", "content": "a\x00b"}]}, r"messages\[0\].content: has a NUL character at 2"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, r"messages\[0\].content: has half a character"),
         ({"expected": {"a": ["\x00"]}}, r"expected.a\[0\]: has a NUL"),
+        ({"expected": json.loads("[" * 200 + "]" * 200)}, r"expected\[0\].*: is nested more than 64 deep"),
+        ({"expected": float("inf")}, "expected: is a number too large for JSON"),
         ({"tools": {}}, "tools: is an object, not a list"),
         ({"tools": [{"name": "add"}]}, r"tools\[0\]: is not"),
         ({"group": ["a"]}, "group: must be a text"),
@@ -125,6 +129,31 @@ def call(**changes: Any) -> list[Any]:
 def test_what_cannot_be_used_is_refused_with_its_field(body: dict[str, Any], said: str) -> None:
     with pytest.raises(BadRow, match=said):
         row(**body)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["user", "assistant", "tool"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "tool_calls", "function", "text", "type"]), inner)
+    ),
+)
+
+
+@given(st.fixed_dictionaries({"messages": JSON}, optional={"expected": JSON, "tools": JSON, "group": JSON}))
+def test_whatever_comes_is_a_row_or_refused(body: dict[str, Any]) -> None:
+    try:
+        found = read_row(body, "rows", "Any")
+    except BadRow:
+        return
+    kinds = Scrub(kinds=["Email", "Phone", "CardNumber", "Iban", "IpAddress"])
+    again = json.loads(json.dumps(Scrubber(kinds).row(found).to_json()))
+    assert Row.from_json(again).named().id == again["id"]
 
 
 def scrubbed(found: Row, *kinds: str, **patterns: str) -> tuple[dict[str, Any], dict[str, int]]:

@@ -250,6 +250,8 @@ class Filters(Model):
     """Most characters."""
     duplicates: bool = False
     """Keep rows with equal prompt and answer more than once."""
+    language: Literal["Any", "AsAsked"] = "Any"
+    """AsAsked: drop what is in another language than the prompt names, or else is in, where that can be told."""
     reasoning: Literal["Keep", "Strip"] = "Strip"
     """What becomes of a reasoning trace before the answer."""
     least_rows: int = Field(default=1, ge=1, le=10_000_000)

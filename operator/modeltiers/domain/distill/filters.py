@@ -12,7 +12,9 @@ from typing import Any, Final, NamedTuple
 import jsonschema_rs
 
 from modeltiers.api.distilljob import Filters, Verifier
+from modeltiers.domain.distill.rows import system_of, text_in
 from modeltiers.domain.distill.verify import judge, judgeable, text_of, trace_length
+from modeltiers.domain.routing import language
 
 ENDS: Final = frozenset({"stop", "tool_calls", "function_call"})
 """How a whole answer ends."""
@@ -30,6 +32,7 @@ class Reason(StrEnum):
     WRONG_ANSWER = "WrongAnswer"
     TOO_SHORT = "TooShort"
     TOO_LONG = "TooLong"
+    LANGUAGE = "Language"
     DUPLICATE = "Duplicate"
 
 
@@ -79,31 +82,30 @@ class Sieve:
 
     def drop(self, row: Mapping[str, Any]) -> Drop | None:
         """Why an answer is dropped; None when it is kept. Raises BadVerifier."""
-        answer, text = row["answer"], text_of(row["answer"])
-        if row["finishReason"] not in ENDS:
-            return Drop(Reason.TRUNCATED, f"it ended by {row['finishReason']}")
-        if not text.strip():
-            return Drop(Reason.EMPTY, "it has no text and calls no tool")
-        if wrong := _wrong_call(answer.get("tool_calls") or (), row.get("tools") or ()):
-            return Drop(Reason.INVALID_JSON, wrong)
-        if self._filters.verified and (found := self._unverified(text, row.get("expected"))):
-            return found
-        if len(text) < self._filters.shortest:
-            return Drop(Reason.TOO_SHORT, f"{len(text)} characters")
-        if len(text) > self._filters.longest:
-            return Drop(Reason.TOO_LONG, f"{len(text)} characters")
-        if not self._filters.duplicates and self._known(row):
-            return Drop(Reason.DUPLICATE, "the same answer to the same prompt is kept already")
-        return None
+        text = text_of(row["answer"])
+        return _broken(row, text) or self._unverified(row, text) or self._unwanted(row, text)
 
-    def _unverified(self, text: str, expected: Any) -> Drop | None:
-        if not judgeable(self._verifiers, expected):
+    def _unverified(self, row: Mapping[str, Any], text: str) -> Drop | None:
+        if not self._filters.verified:
+            return None
+        if not judgeable(self._verifiers, row.get("expected")):
             return Drop(Reason.NOTHING_EXPECTED, "the row has no `expected` that the verifiers can use")
-        verdict = judge(self._verifiers, text, expected)
+        verdict = judge(self._verifiers, text, row.get("expected"))
         if verdict.right:
             return None
         reason = Reason.INVALID_JSON if verdict.malformed else Reason.WRONG_ANSWER
         return Drop(reason, f"{verdict.failed}: {verdict.why}")
+
+    def _unwanted(self, row: Mapping[str, Any], text: str) -> Drop | None:
+        if len(text) < self._filters.shortest:
+            return Drop(Reason.TOO_SHORT, f"{len(text)} characters")
+        if len(text) > self._filters.longest:
+            return Drop(Reason.TOO_LONG, f"{len(text)} characters")
+        if self._filters.language == "AsAsked" and (other := _other_language(row["messages"], text)):
+            return Drop(Reason.LANGUAGE, other)
+        if not self._filters.duplicates and self._known(row):
+            return Drop(Reason.DUPLICATE, "the same answer to the same prompt is kept already")
+        return None
 
     def _known(self, row: Mapping[str, Any]) -> bool:
         said = [row["messages"], row["answer"].get("content"), _calls(row["answer"].get("tool_calls") or ())]
@@ -111,6 +113,27 @@ class Sieve:
         known = key in self._seen
         self._seen.add(key)
         return known
+
+
+def _broken(row: Mapping[str, Any], text: str) -> Drop | None:
+    """Why an answer is none, whatever the settings."""
+    if row["finishReason"] not in ENDS:
+        return Drop(Reason.TRUNCATED, f"it ended by {row['finishReason']}")
+    if not text.strip():
+        return Drop(Reason.EMPTY, "it has no text and calls no tool")
+    wrong = _wrong_call(row["answer"].get("tool_calls") or (), row.get("tools") or ())
+    return Drop(Reason.INVALID_JSON, wrong) if wrong else None
+
+
+def _other_language(messages: list[dict[str, Any]], text: str) -> str:
+    """Which language an answer is in that it should not be in; nothing where it may, or where it cannot be told."""
+    last = next((message for message in reversed(messages) if message["role"] == "user"), None)
+    if last is None:
+        return ""
+    wanted, found = language.wanted(text_in(last), system_of(messages)), language.languages(text)
+    if not found or wanted.isdisjoint(language.KNOWN) or not wanted.isdisjoint(found):
+        return ""
+    return f"it is in {'/'.join(sorted(found))}, wanted is {'/'.join(sorted(wanted))}"
 
 
 def _calls(calls: Sequence[Mapping[str, Any]]) -> list[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ KEYS: Final = frozenset({"messages", "tools", "expected", "group", "slice"})
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 _SLICE: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _GROUP: Final = 256
+DEEPEST: Final = 64
+"""Levels of lists and objects in one value."""
 _UNSOUND: Final = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -93,7 +96,7 @@ def read_row(body: dict[str, Any], source: str, part: Part) -> Row:
     messages = _messages(body)
     recorded = None
     if messages[-1]["role"] == "assistant":
-        recorded = _text(messages.pop()) or None
+        recorded = text_in(messages.pop()) or None
     if not messages or messages[-1]["role"] not in ("user", "tool"):
         last = f"is {messages[-1]['role']}'s" if messages else "is missing"
         raise BadRow("messages", f"the message to be answered {last}: it must be the user's or a tool's")
@@ -110,17 +113,18 @@ def texts(messages: list[dict[str, Any]]) -> Iterator[str]:
     for message in messages:
         if message["role"] in ("system", "developer"):
             continue
-        yield _text(message)
+        yield text_in(message)
         for call in message.get("tool_calls") or ():
             yield f"{call['function']['name']} {call['function']['arguments']}"
 
 
 def system_of(messages: list[dict[str, Any]]) -> str:
     """The text of the system messages."""
-    return "\n".join(_text(message) for message in messages if message["role"] in ("system", "developer"))
+    return "\n".join(text_in(message) for message in messages if message["role"] in ("system", "developer"))
 
 
-def _text(message: Mapping[str, Any]) -> str:
+def text_in(message: Mapping[str, Any]) -> str:
+    """The text of a message."""
     content = message.get("content")
     if isinstance(content, list):
         return "\n".join(part["text"] for part in content)
@@ -168,7 +172,7 @@ def _content(message: Mapping[str, Any], where: str, *, empty: bool) -> None:
                 raise BadRow(f"{where}[{index}]", 'is not {"type": "text", "text": ...}: only text is learnt from')
     elif not isinstance(content, str):
         raise BadRow(where, f"is {_kind(content)}, not a text")
-    if not empty and not _text(message).strip():
+    if not empty and not text_in(message).strip():
         raise BadRow(where, "is empty: remove the message, or the row")
 
 
@@ -216,8 +220,12 @@ def _slice(body: Mapping[str, Any]) -> str | None:
     return found
 
 
-def _sound(value: Any, where: str) -> None:
-    """Refuse texts that no file of JSON lines, and no model, can take."""
+def _sound(value: Any, where: str, depth: int = 0) -> None:
+    """Refuse what no file of JSON lines, and no model, can take."""
+    if depth > DEEPEST:
+        raise BadRow(where[:99], f"is nested more than {DEEPEST} deep")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadRow(where, "is a number too large for JSON")
     if isinstance(value, str):
         if (bad := _UNSOUND.search(value)) is not None:
             what = "a NUL character" if bad[0] == "\x00" else "half a character (a lone surrogate)"
@@ -225,10 +233,10 @@ def _sound(value: Any, where: str) -> None:
     elif isinstance(value, dict):
         for key, inner in value.items():
             _sound(key, where)
-            _sound(inner, f"{where}.{key}")
+            _sound(inner, f"{where}.{key}", depth + 1)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            _sound(inner, f"{where}[{index}]")
+            _sound(inner, f"{where}[{index}]", depth + 1)
 
 
 def _kind(value: Any) -> str:

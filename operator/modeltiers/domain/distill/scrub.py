@@ -16,6 +16,7 @@ import re2
 
 from modeltiers.api.distilljob import Scrub
 from modeltiers.domain.distill.rows import Row
+from modeltiers.domain.routing.patterns import options
 
 _KEPT: Final = frozenset({"role", "type", "id", "tool_call_id", "name"})
 """Keys of a message whose values are no texts but names and references."""
@@ -52,7 +53,7 @@ class Scrubber:
             return
         for kind, form in _FORMS.items():
             if kind in spec.kinds:
-                self._steps.append((kind, re2.compile(form, _options()), _CHECKS.get(kind, _always)))
+                self._steps.append((kind, re2.compile(form, options()), _CHECKS.get(kind, _always)))
         for own in spec.patterns:
             field = f"spec.data.scrub.patterns[{own.name}].pattern"
             self._steps.append((own.name, compiled(own.pattern, field), bool))
@@ -97,17 +98,11 @@ class Scrubber:
 def compiled(pattern: str, field: str) -> Any:
     """An RE2 pattern made ready; raises BadPattern."""
     try:
-        return re2.compile(pattern, _options())
+        return re2.compile(pattern, options())
     except (re2.error, UnicodeEncodeError) as error:
         told = error.args[0] if isinstance(error, re2.error) and error.args else error
         said = told.decode(errors="replace") if isinstance(told, bytes) else str(told)
         raise BadPattern(field, f"RE2 does not take {pattern!r}: {said}") from None
-
-
-def _options() -> Any:
-    made = re2.Options()
-    made.log_errors = False
-    return made
 
 
 def _always(_: str) -> bool:

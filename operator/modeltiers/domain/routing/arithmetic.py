@@ -12,7 +12,7 @@ from typing import Final
 
 import re2
 
-from modeltiers.domain.routing.rules import options
+from modeltiers.domain.routing.patterns import options
 
 STATEMENTS: Final = 48
 """How many equals signs of a text are looked at."""

@@ -12,7 +12,7 @@ import msgspec
 import re2
 
 from modeltiers.domain.routing.arithmetic import has_number
-from modeltiers.domain.routing.rules import options as _options
+from modeltiers.domain.routing.patterns import options as _options
 
 OPENING: Final = 240
 """Characters at the beginning in which a refusal is looked for."""

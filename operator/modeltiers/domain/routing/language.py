@@ -11,7 +11,7 @@ from typing import Final
 
 import re2
 
-from modeltiers.domain.routing.rules import options
+from modeltiers.domain.routing.patterns import options
 from modeltiers.domain.routing.text import words
 
 SAMPLED: Final = 800
@@ -117,6 +117,15 @@ def _by_words(text: str) -> frozenset[str]:
     if most < WORDS or most * 3 < second * 4 or most * 12 < len(row):
         return frozenset()
     return frozenset({name})
+
+
+def wanted(last: str, system: str) -> frozenset[str]:
+    """Return the languages that an answer may be in: the one that the request names, or else its own.
+
+    Empty where it names several, or its own cannot be told.
+    """
+    named = asked(last, system)
+    return languages(last) if named is None else frozenset({named} - {""})
 
 
 def asked(last: str, system: str) -> str | None:

@@ -14,6 +14,7 @@ import re2
 from msgspec import Struct
 
 from modeltiers.domain.routing.choose import ends_reading
+from modeltiers.domain.routing.patterns import options
 from modeltiers.domain.routing.rules import (
     AUDIO,
     IMAGES,
@@ -22,7 +23,6 @@ from modeltiers.domain.routing.rules import (
     WHAT,
     abilities,
     compile_pattern,
-    options,
 )
 from modeltiers.domain.routing.table import HeaderMatch, InvalidTable, MetadataMatch, Policy, Rule, Tier, When
 from modeltiers.domain.routing.text import fold, stands_alone

@@ -14,7 +14,7 @@ import re2
 from msgspec import Raw, Struct
 
 from modeltiers.domain.routing.ask import Message, Part, Request
-from modeltiers.domain.routing.rules import options
+from modeltiers.domain.routing.patterns import options
 
 KEPT: Final = 2_048
 """Characters kept from each end of the last user message and from the system message's."""

@@ -17,6 +17,7 @@ from msgspec import Raw
 
 from modeltiers.domain.routing.ask import Ask, Request
 from modeltiers.domain.routing.features import KNOWN
+from modeltiers.domain.routing.patterns import options
 from modeltiers.domain.routing.table import Fault, InvalidTable, Policy, Rule, Score, Table, Tier, When
 from modeltiers.domain.routing.text import fold, stands_alone, unspaced, words
 
@@ -26,14 +27,6 @@ _TOGETHER: Final = 20_000
 """Patterns whose programs add up to more are searched for one by one."""
 
 Test = Callable[[Ask], bool]
-
-
-def options() -> Any:
-    """Return how patterns are compiled: no groups are kept, no error goes to standard error."""
-    made = re2.Options()
-    made.never_capture = True
-    made.log_errors = False
-    return made
 
 
 class CompiledPolicy:

@@ -292,8 +292,7 @@ def _language(ready: Ready, asked: Asked, answer: Answer) -> Why | None:
     if ready.spec.language is not None:
         wanted = frozenset({ready.spec.language})
     else:
-        named = language.asked(asked.last, asked.system)
-        wanted = language.languages(asked.last) if named is None else frozenset({named} - {""})
+        wanted = language.wanted(asked.last, asked.system)
     found = language.languages(answer.text)
     if not found or not wanted or wanted.isdisjoint(language.KNOWN):
         return "CannotTell"
