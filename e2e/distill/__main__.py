@@ -95,7 +95,7 @@ def _watch(tour: Tour, made: School, name: str, until: Callable[[str], bool] = b
         said = {one["type"]: one for one in status.get("conditions", ())}
         complete, stalled = said.get("Complete", {}), said.get("Stalled", {})
         words = [str(status.get(column, "")) for column in ("stage", "progress", "decision", "spent")]
-        line = "  ".join((*words, complete.get("reason", ""), stalled.get("message", "")[:300]))
+        line = "  ".join((*words, complete.get("reason", "")))
         if line != last:
             tour.show(f"[{time.monotonic() - tour.began:4.0f} s] {line}")
             last = line

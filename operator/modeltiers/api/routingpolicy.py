@@ -233,6 +233,14 @@ class Override(Model):
     """Those that may be asked for."""
 
 
+class ThresholdFrom(Model):
+    """Where the acceptance threshold comes from."""
+
+    distill_job: Name
+    """DistillJob of this namespace: what it calibrated for its student counts while the student serves, else
+    `thresholdPermille`."""
+
+
 class Confidence(Model):
     """Token logprobs of the answer, as features."""
 
@@ -244,6 +252,9 @@ class Confidence(Model):
     """Whether the thinking part counts too."""
     missing: Literal["Escalate", "Ignore"] = "Escalate"
     """What to do when the tier returned none."""
+    threshold_from: ThresholdFrom | None = None
+    """Take the threshold that goes live, and back, with a student. Only with the default quantilePermille, top,
+    thinking and priorPermille, which it was calibrated with."""
 
 
 class Validator(Model):

@@ -100,7 +100,7 @@ def registry(
     if see_policies:
         _register_policies(handlers, store, ring, ring_policy)
     if see_distills:
-        _register_distills(handlers, store, ring)
+        _register_distills(handlers, store, ring, ring_policy)
     for kind, resource in CHILDREN.items():
         _register_children(handlers, store, ring, kind, resource)
     _register_pods(handlers, store, ring, ring_policy)
@@ -181,7 +181,7 @@ def _register_tiers(handlers: kopf.OperatorRegistry, store: Store, ring: Ring, r
             ring(distill_key(distill))
 
 
-def _register_distills(handlers: kopf.OperatorRegistry, store: Store, ring: Ring) -> None:
+def _register_distills(handlers: kopf.OperatorRegistry, store: Store, ring: Ring, ring_policy: RingPolicy) -> None:
     @kopf.on.event(names.GROUP, names.VERSION, "distilljobs", id="distill", registry=handlers)
     async def answer(event: Mapping[str, Any], **_: Any) -> None:
         body, gone = event["object"], event["type"] == "DELETED"
@@ -191,6 +191,8 @@ def _register_distills(handlers: kopf.OperatorRegistry, store: Store, ring: Ring
             ring(distill_key(key), urgent=gone or observed != body["metadata"].get("generation"))
             for tier in store.tiers_after(body):
                 ring(tier)
+                for policy in store.policies_of(tier):
+                    ring_policy(policy)
 
 
 def _register_policies(handlers: kopf.OperatorRegistry, store: Store, ring: Ring, ring_policy: RingPolicy) -> None:

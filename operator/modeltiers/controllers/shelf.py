@@ -17,6 +17,7 @@ from modeltiers.api.settings import Settings
 from modeltiers.controllers.following import served_spec
 from modeltiers.controllers.store import Body, Key, Store
 from modeltiers.domain.direct_table import direct_table
+from modeltiers.domain.distill.threshold import job_named, with_threshold
 from modeltiers.domain.policy_table import CompiledTable, Fault, TierView, compile_table, fill_shelf
 
 
@@ -41,10 +42,17 @@ def see_policy(store: Store, settings: Settings, key: Key) -> Seen | None:
         return Seen(body, None, policy)
     tiers = {one.name: view for one in policy.spec.tiers if (view := _view(store, settings, key[0], one.name))}
     known = {name: None if isinstance(view, Invalid) else view for name, view in tiers.items()}
-    found = compile_table(key[1], policy.spec, known, key[0])
+    spec = _with_threshold(store, key[0], policy.spec)
+    found = [spec] if isinstance(spec, Fault) else compile_table(key[1], spec, known, key[0])
     if isinstance(found, CompiledTable):
         return Seen(body, policy.spec, table=found)
     return Seen(body, policy.spec, faults=tuple(found))
+
+
+def _with_threshold(store: Store, namespace: str, spec: RoutingPolicySpec) -> RoutingPolicySpec | Fault:
+    named = job_named(spec)
+    body = store.distill((namespace, named)) if named else None
+    return with_threshold(spec, None if body is None else body.get("status") or {})
 
 
 def _view(store: Store, settings: Settings, namespace: str, name: str) -> TierView | Invalid | None:

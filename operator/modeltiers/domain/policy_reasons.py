@@ -83,6 +83,12 @@ REASONS: Final[tuple[Reason, ...]] = (
         "Correct the field that is named.",
     ),
     Reason(
+        "DistillJobNotFound",
+        COMPILED,
+        "The DistillJob whose threshold is wanted does not exist.",
+        "Create it, or remove accept.confidence.thresholdFrom.",
+    ),
+    Reason(
         "TableTooLarge",
         COMPILED,
         "The table is larger than 200,000 bytes.",

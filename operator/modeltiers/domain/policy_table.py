@@ -350,6 +350,9 @@ def _policy(name: str, spec: RoutingPolicySpec, order: Sequence[int], *, keeps: 
     if "accept" in policy:
         validators = [_validator(one) for one in policy["accept"].get("validators", ())]
         policy["accept"] = {**policy["accept"], "validators": validators}
+        if "confidence" in policy["accept"]:
+            seen = policy["accept"]["confidence"].items()
+            policy["accept"]["confidence"] = {key: value for key, value in seen if key != "thresholdFrom"}
     return policy
 
 
