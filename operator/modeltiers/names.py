@@ -128,6 +128,7 @@ def service_account(tier: str) -> str:
     return tier
 
 
+VERIFY_CONTAINER: Final = "verify"
 STAGE_CONTAINER: Final = "stage"
 MAX_DISTILL_NAME: Final = 40  # leaves room for a stage and a digest inside 63 characters
 _STAGE_SLUGS: Final = {

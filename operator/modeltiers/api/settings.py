@@ -110,6 +110,14 @@ class DistillDefaults(Model):
     """Environment variables of the training stage."""
     train_mounts: list[ProfileMount] = Field(default=[], max_length=16)
     """Volumes to mount into the training stage."""
+    signing_key: SecretKeyRef | None = None
+    """Private key (PEM, elliptic curve) that packages are signed with: a Secret of this name in each namespace that
+    runs DistillJobs, mounted into the pods of the packaging stage alone. Left out: nothing is signed."""
+    public_keys: list[Annotated[str, Field(max_length=2048, pattern=r"^-----BEGIN PUBLIC KEY-----")]] = Field(
+        default=[], max_length=16
+    )
+    """Public keys (PEM) of those whose packages may be served. Tiers that follow a DistillJob check before each start
+    of an engine. Left out: nothing is checked."""
     cpu: Quantity = "250m"
     """CPU request of a stage."""
     memory: Quantity = "1Gi"

@@ -41,6 +41,7 @@ from modeltiers.kube.client import Api
 from modeltiers.kube.events import EventRecorder
 from modeltiers.render.distilljob import (
     ASKS_TEACHER,
+    SIGNING_KEY,
     Engine,
     model_path,
     plan_hash,
@@ -219,6 +220,8 @@ class DistillReconciler:
             plan = plan.model_copy(update={"models": {"base": model_path("base", spec.student.base)}})
         if step.stage is Stage.PACKAGE and spec.student.trained:
             plan = plan.model_copy(update={"models": {"trained": model_path("trained", spec.student.trained)}})
+        if step.stage is Stage.PACKAGE and self.settings.distill.signing_key:
+            plan = plan.model_copy(update={"signing_key_file": f"{SIGNING_KEY}/key"})
         if step.stage not in _TESTED:
             return plan, None, None
         engine = self._engine(scene, step)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from modeltiers.distill import signature
 from modeltiers.distill.faults import COMPLETE, BadData, StageFault
 from modeltiers.distill.manifest import MOST, Manifest
 from modeltiers.distill.run import run_all, run_stage
@@ -40,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     progress = Progress()
     try:
+        if args.command == "verify":
+            signature.verify(args.model, args.signature, signature.keys_in(os.environ.get(signature.KEYS, "")))
+            log.info("%s is what was signed", args.model)
+            return COMPLETE
         plan = read_plan(args.plan)
         root = open_store(args.store)
         if args.command == "all":
@@ -106,6 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--result", type=Path, help="file for what came of it, as JSON")
     one.add_argument("--port", type=int, default=0, help="port to tell progress at")
     every = commands.add_parser("all", help="run all stages in turn")
+    check = commands.add_parser("verify", help="check a package's signature with the keys in MODELTIERS_PUBLIC_KEYS")
+    check.add_argument("--model", type=Path, required=True, help="folder that was signed")
+    check.add_argument("--signature", type=Path, required=True, help="file with the signature")
+    check.add_argument("--result", type=Path, help="file for what came of it, as JSON")
     for command in (one, every):
         command.add_argument("--plan", type=Path, required=True, help="the plan, as JSON")
         command.add_argument("--store", required=True, help="path or fsspec address of the job's folder")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -10,13 +13,15 @@ from typing import Any, Final
 from modeltiers import __version__
 from modeltiers.distill import manifest
 from modeltiers.distill.faults import BadData
+from modeltiers.distill.signature import SIGNATURE, sign
 from modeltiers.distill.stage import Result, Work
 from modeltiers.distill.store import BLOCK, Folder, open_store
 from modeltiers.domain.distill.stages import Stage, hash_of
 
 MODEL: Final = "model"
 CARD: Final = f"{MODEL}/README.md"
-PROVENANCE: Final = "provenance.json"
+PROVENANCE: Final = f"{MODEL}/provenance.json"
+"""Inside, so that it is signed with the weights."""
 
 
 def run(work: Work) -> Result:
@@ -27,11 +32,39 @@ def run(work: Work) -> Result:
     facts = {name: work.folder.facts(name) for name in files}
     digest = hash_of({name: one.sha256 for name, one in facts.items()})
     work.folder.write(PROVENANCE, json.dumps(_provenance(work, digest, facts), indent=1, ensure_ascii=False).encode())
+    signed = _signed(work)
     threshold = _said(work, Stage.CALIBRATE).get("thresholdPermille")
     size = sum(one.bytes for one in facts.values())
     summary = f"{digest[:12]}: {len(files)} files, {size / 1e6:.1f} MB"
-    told = {"digest": digest, "thresholdPermille": threshold, "files": len(files), "bytes": size}
-    return Result((*files, PROVENANCE), summary, told)
+    told = {"digest": digest, "thresholdPermille": threshold, "files": len(files), "bytes": size, "signed": signed}
+    return Result((*files, PROVENANCE), f"{summary}, {'signed' if signed else 'not signed'}", told)
+
+
+def _signed(work: Work) -> bool:
+    """Sign the package where the administrator has a key for it. A signature is another each time, and no outcome."""
+    key = work.plan.signing_key_file
+    if key is None:
+        return False
+    with local_copy(work.folder.sub(MODEL)) as folder, tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / SIGNATURE
+        sign(folder, made, Path(key))
+        work.folder.write(SIGNATURE, made.read_bytes())
+    return True
+
+
+@contextlib.contextmanager
+def local_copy(folder: Folder) -> Iterator[Path]:
+    """A folder of the store on this machine's file system: itself, or a copy for as long as the block runs."""
+    if (here := folder.local) is not None:
+        yield here
+        return
+    with tempfile.TemporaryDirectory(prefix="modeltiers-package-") as made:
+        for name in folder.names():
+            target = Path(made) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with folder.reading(name) as source, target.open("wb") as out:
+                shutil.copyfileobj(source, out, BLOCK)
+        yield Path(made)
 
 
 def _copied(work: Work) -> Iterator[str]:
@@ -44,7 +77,7 @@ def _copied(work: Work) -> Iterator[str]:
             while block := read.read(BLOCK):
                 out.write(block)
         work.progress.at(number, len(names), "files")
-        if target != CARD:
+        if target not in (CARD, PROVENANCE):
             yield target
 
 

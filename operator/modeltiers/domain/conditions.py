@@ -299,6 +299,12 @@ _POD_REASONS: Final = (
     ),
     Reason("SchedulingGated", STALLED, "A queue holds the pod back.", "Look at the queue's workload."),
     Reason(
+        "ArtifactRefused",
+        STALLED,
+        "A student's package was changed, or no trusted key signed it: its engine is not started.",
+        "Package it again with the signing key, or have an administrator add its key to distill.publicKeys.",
+    ),
+    Reason(
         "VolumeClaimNotFound",
         STALLED,
         "A PersistentVolumeClaim does not exist.",

@@ -18,6 +18,7 @@ from modeltiers.domain.engine_messages import line_of, quote, recognise
 from modeltiers.domain.facts import FAILING, WAITING, Cause, Check, Scene, Severity, TierFacts, gave_up, told
 from modeltiers.domain.views import ConditionView, ContainerView, EndView, PodView, instant
 
+REFUSED: Final = 78  # what our own programs exit with where another try would end alike
 REPEATED: Final = 3  # failures in a row after which it is no accident
 BACK_OFF_RESET: Final = 600.0  # kubelet forgets a crash after a container ran for ten minutes
 PROBE_SLACK: Final = 30.0  # a start-up probe runs out a few periods after its last second
@@ -308,6 +309,18 @@ def _was_killed_at(item: ContainerView, allowed: int) -> bool:
     return signalled and allowed - PROBE_SLACK <= ran <= allowed + 300
 
 
+def artifact_is_refused(scene: Scene) -> Cause | None:
+    """The check before the engine found that a student's package is not what a trusted key signed."""
+    for pod, container in scene.containers():
+        end = container.ended or container.last
+        if container.name == names.VERIFY_CONTAINER and end is not None and end.exit_code == REFUSED:
+            what = "the package that it should serve is not what a trusted key signed"
+            way_out = "package it again with the signing key, or have an administrator trust its key"
+            message = told(scene.named(pod, container), what, line_of(end.message), way_out)
+            return Cause("ArtifactRefused", message, FAILING)
+    return None
+
+
 def container_keeps_ending(scene: Scene) -> Cause | None:
     """The container ended and nothing known says why. Code 0 is no success: the engine has it when it dies."""
     for crash in _crashes(scene):
@@ -389,6 +402,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     claim_is_missing,
     reference_is_missing,
     image_is_not_pulled,
+    artifact_is_refused,
     container_cannot_start,
     host_memory_ran_out,
     engine_said_why,

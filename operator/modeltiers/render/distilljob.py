@@ -34,6 +34,7 @@ STORE: Final = "/store"
 SOURCES: Final = "/sources"
 MODELS: Final = "/models"
 TEACHER_KEY: Final = str(PurePosixPath(KEY_FILE).parent)
+SIGNING_KEY: Final = "/etc/modeltiers/signing"
 GRACE_SECONDS: Final = 120
 """What a stage has to make durable what it did: a checkpoint, or the answers under way."""
 FINAL_CODES: Final = (78, 79)
@@ -274,6 +275,8 @@ def _volumes(
         made.append((_claim("base", claim, read_only=True), f"{MODELS}/base", True))
     if stage is Stage.PACKAGE and spec.student.trained and (claim := claim_of(spec.student.trained)):
         made.append((_claim("trained", claim, read_only=True), f"{MODELS}/trained", True))
+    if stage is Stage.PACKAGE and settings.distill.signing_key:
+        made.append((_secret("signing-key", settings.distill.signing_key), SIGNING_KEY, True))
     if stage in ASKS_TEACHER and spec.teacher.key_ref:
         made.append((_secret("teacher-key", spec.teacher.key_ref), TEACHER_KEY, True))
     volumes, mounts = [one for one, _, _ in made], [_mount(*one) for one in made]

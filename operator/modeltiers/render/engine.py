@@ -13,6 +13,7 @@ from modeltiers import names
 from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.settings import EngineProfile, ProfileEnv, ProfileMount, RouterDefaults, Settings
 from modeltiers.domain import footprint
+from modeltiers.domain.distill.following import is_package
 from modeltiers.domain.sizing import Plan
 from modeltiers.render import sidecar
 
@@ -21,6 +22,7 @@ Manifest = dict[str, Any]
 HOME: Final = (
     "/home/vllm"  # the image's own user has it as home; it is a fresh volume here, since the root is read-only
 )
+SIGNATURE: Final = "model.sig"
 CACHE: Final = "/cache"
 MODEL: Final = "/model"
 PRESTOP_SECONDS: Final = 5  # endpoints need a moment to forget the pod before the engine stops taking requests
@@ -48,9 +50,12 @@ def render_template(
         "containers": [_engine(name, spec, plan, settings, needs, mounts)],
         "volumes": volumes,
     }
+    inits = _verifier(spec, settings)
     if settings.router.image:
-        pod["initContainers"] = [sidecar.container(name, router_of(spec, settings), revision)]
+        inits.append(sidecar.container(name, router_of(spec, settings), revision))
         pod["volumes"] = [*volumes, *sidecar.volumes(name)]
+    if inits:
+        pod["initContainers"] = inits
     if settings.engine.pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret} for secret in settings.engine.pull_secrets]
     if spec.scheduling and spec.scheduling.priority_class_name:
@@ -109,6 +114,29 @@ def engine_args(name: str, spec: ModelTierSpec, plan: Plan, settings: Settings) 
         args.append("--enable-expert-parallel")
     own = spec.serving.args if spec.serving else []
     return [*args, *profile_of(spec, settings).args, *own]
+
+
+def _verifier(spec: ModelTierSpec, settings: Settings) -> list[Manifest]:
+    """What checks a student's package before its engine starts; nothing where no key is trusted, or another model."""
+    model, keys, image = spec.model, settings.distill.public_keys, settings.distill.image
+    if model is None or not keys or image is None or not is_package(model):
+        return []
+    folder = _model_path(model.source)
+    return [
+        {
+            "name": names.VERIFY_CONTAINER,
+            "image": image,
+            "args": ["verify", f"--model={folder}", f"--signature={folder.removesuffix('/model')}/{SIGNATURE}"],
+            "env": [{"name": "MODELTIERS_PUBLIC_KEYS", "value": "\n".join(keys)}, {"name": "HOME", "value": "/tmp"}],  # noqa: S108 - a path in the container, on a volume of its own
+            "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "256Mi"}},
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "securityContext": dict(sidecar.HARDENED),
+            "volumeMounts": [
+                {"name": "model", "mountPath": MODEL, "readOnly": True},
+                {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - likewise
+            ],
+        }
+    ]
 
 
 def _model_path(source: str) -> str:

@@ -6,6 +6,7 @@ never changed for it, so Git and cluster have nothing to fight about.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -16,6 +17,14 @@ from modeltiers.api.modeltier import Candidate, ModelTierSpec
 SCHEME: Final = "distill://"
 TRIED: Final = frozenset({"Canary", "Settling"})
 TAKEN: Final = frozenset({"Settling", "Live"})
+
+
+PACKAGE: Final = re.compile(r"pvc://[^/]+/[^/]+/stages/Package/[0-9a-f]+/model")
+
+
+def is_package(weights: Weights) -> bool:
+    """Whether weights are a student's package, which has a signature beside it where one was made."""
+    return PACKAGE.fullmatch(weights.source) is not None
 
 
 def job_of(spec: ModelTierSpec) -> str | None:

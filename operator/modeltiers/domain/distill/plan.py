@@ -44,6 +44,8 @@ class Plan(Model):
     """Where the incumbent is asked; None where it is the student's base."""
     engine: Target | None = None
     """Where the engine beside this program serves the model under test."""
+    signing_key_file: str | None = None
+    """File with the private key that packages are signed with; None where they are not."""
     sources: dict[str, str] = Field(default={})
     """Where each source's rows are: a path or an fsspec address, by the source's name."""
     models: dict[str, str] = Field(default={})

@@ -250,7 +250,7 @@ def columns(facts: JobFacts, judged: Sequence[Mapping[str, Any]], spend: Mapping
     if facts.spec is not None:
         stages = stages_of(facts.spec)
         place = stages.index(facts.next.stage) if facts.next else len(facts.known.outcomes())
-        found["progress"] = shown(facts.progress) if facts.progress else f"{place}/{len(stages)} stages"
+        found["progress"] = shown(facts.progress) or f"{place}/{len(stages)} stages"
         if facts.promotion is not None and facts.promotion.status.get("state") in TRIED:
             found["progress"] = f"{facts.promotion.status.get('weightPermille', 0)} ‰ of conversations"
     if facts.known.decision:
