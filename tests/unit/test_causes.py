@@ -68,6 +68,14 @@ def crashed(message: str = "", code: int = 1, reason: str = "Error", restarts: i
     return pod(engine({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}, end, restarts))
 
 
+def refused(message: str) -> PodView:
+    """A pod whose check of a student's package ended, again and again."""
+    end = {"exitCode": 78, "reason": "Error", "message": message, "finishedAt": ago(seconds=5)}
+    state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
+    status = {"name": "verify", "state": state, "lastState": {"terminated": end}, "restartCount": 4}
+    return pod({"phase": "Pending", "initContainerStatuses": [status]})
+
+
 def running(since: str, last: dict[str, Any] | None = None, restarts: int = 0) -> PodView:
     return pod(engine({"running": {"startedAt": since}}, last, restarts, started=False))
 
@@ -249,6 +257,12 @@ CASES: list[Case] = [
         facts(unscheduled("pod has unbound immediate PersistentVolumeClaims.", ago(hours=1))),
         True,
         ("storage class",),
+    ),
+    (
+        "ArtifactRefused",
+        facts(refused("2026 ERROR ArtifactChanged: the files of /model/x are not those that were signed")),
+        True,
+        ("container verify", "ArtifactChanged", "trust its key"),
     ),
     (
         "SecretNotFound",

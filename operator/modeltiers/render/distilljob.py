@@ -170,7 +170,32 @@ def _pod(
         "imagePullSecrets": secrets,
         "priorityClassName": how.priority_class_name,
     }
-    return {**pod, **{name: value for name, value in optional.items() if value}}
+    return _claims_once({**pod, **{name: value for name, value in optional.items() if value}})
+
+
+def _claims_once(pod: Manifest) -> Manifest:
+    """One volume for each claim: were one mounted twice and once for reading, all of it could only be read.
+
+    What may only be read is said by each mount.
+    """
+    kept: dict[str, Manifest] = {}
+    names_of: dict[str, str] = {}
+    for volume in pod["volumes"]:
+        claim = volume.get("persistentVolumeClaim", {}).get("claimName", volume["name"])
+        first = kept.setdefault(claim, volume)
+        names_of[volume["name"]] = first["name"]
+        if first is not volume and not volume["persistentVolumeClaim"].get("readOnly"):
+            kept[claim] = {**first, "persistentVolumeClaim": {"claimName": claim}}
+
+    def renamed(container: Manifest) -> Manifest:
+        mounts = [{**one, "name": names_of[one["name"]]} for one in container["volumeMounts"]]
+        return {**container, "volumeMounts": mounts}
+
+    found = {**pod, "volumes": list(kept.values())}
+    for kind in ("containers", "initContainers"):
+        if kind in pod:
+            found[kind] = [renamed(one) for one in pod[kind]]
+    return found
 
 
 def _container(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
+from modeltiers import names
 from modeltiers.api.distilljob import DistillJobSpec
 from modeltiers.domain import conditions, pod_causes
 from modeltiers.domain.conditions import Observation
@@ -191,8 +192,11 @@ def _failed(facts: JobFacts, job: JobView) -> _Outcome:
 
 
 def _pods(facts: JobFacts) -> TierFacts:
-    """The stage's pods in the form that the checks of pods read; those that ended are the Job controller's business."""
-    living = tuple(pod for pod in facts.pods if not pod.finished)
+    """The stage's pods in the form that the checks of pods read; those that ended are the Job controller's business.
+
+    So are those whose stage ended while the engine beside it still shuts down.
+    """
+    living = tuple(pod for pod in facts.pods if not pod.finished and not _over(pod))
     return TierFacts(
         namespace=facts.namespace,
         name=facts.name,
@@ -201,6 +205,10 @@ def _pods(facts: JobFacts) -> TierFacts:
         unschedulable_deadline_seconds=facts.unschedulable_deadline_seconds,
         claim_fields="spec.store.claimName, spec.student.base.source or spec.data.sources[].volume",
     )
+
+
+def _over(pod: PodView) -> bool:
+    return any(one.name == names.STAGE_CONTAINER and one.ended is not None for one in pod.containers)
 
 
 def _summary(outcome: _Outcome) -> list[Observation]:

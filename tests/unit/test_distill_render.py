@@ -1,0 +1,71 @@
+"""The Job of a stage: what it mounts, and that it mounts nothing twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modeltiers.api.distilljob import DistillJobSpec
+from modeltiers.api.settings import Settings
+from modeltiers.domain.distill.plan import Plan
+from modeltiers.domain.distill.stages import Next, Outcome, Stage, before
+from modeltiers.render.distilljob import Engine, plan_hash, render_job
+from modeltiers.render.owner import Owner
+from tests.unit.test_distill_stages import BASE, spec
+
+OWNER = Owner("ns", "job", "uid", "DistillJob")
+SETTINGS = Settings.model_validate({"distill": {"image": "example.com/distill:1"}})
+ENGINE = Engine(
+    container={"name": "engine", "volumeMounts": [{"name": "engine-model", "mountPath": "/model", "readOnly": True}]},
+    volumes=[{"name": "engine-model", "persistentVolumeClaim": {"claimName": "artifacts", "readOnly": True}}],
+)
+
+
+def job(stage: Stage, wanted: DistillJobSpec, **more: Any) -> dict[str, Any]:
+    """The Job of a stage whose stages before it are complete."""
+    outcomes = {other: Outcome("d" * 32, "e" * 32, "Pass") for other in before(stage, wanted)}
+    return render_job(OWNER, Plan(job="job", spec=wanted), Next(stage, "a" * 32), outcomes, SETTINGS, **more)
+
+
+def volumes(found: dict[str, Any]) -> dict[str, Any]:
+    """Its volumes by name."""
+    return {one["name"]: one for one in found["spec"]["template"]["spec"]["volumes"]}
+
+
+def test_a_claim_that_two_need_is_mounted_once_and_can_be_written() -> None:
+    found = job(Stage.EVALUATE_STUDENT, spec(), engine=ENGINE)
+    pod = found["spec"]["template"]["spec"]
+    claims = [one for one in pod["volumes"] if "persistentVolumeClaim" in one]
+    assert claims == [{"name": "store", "persistentVolumeClaim": {"claimName": "artifacts"}}]
+    assert pod["initContainers"][0]["volumeMounts"] == [{"name": "store", "mountPath": "/model", "readOnly": True}]
+
+
+def test_a_claim_that_is_only_read_stays_so() -> None:
+    found = job(Stage.TRAIN, spec())
+    assert volumes(found)["base"]["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
+    same = job(Stage.TRAIN, spec(student={"base": {**BASE, "source": "pvc://artifacts/base"}}))
+    assert "base" not in volumes(same)
+    assert volumes(same)["store"]["persistentVolumeClaim"] == {"claimName": "artifacts"}
+
+
+@pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.EVALUATE_INCUMBENT])
+def test_only_who_asks_the_teacher_has_its_key(stage: Stage) -> None:
+    keyed = spec(teacher={"tierRef": {"name": "large"}, "keyRef": {"name": "key", "key": "k"}})
+    has = "teacher-key" in volumes(job(stage, keyed))
+    assert has == (stage in (Stage.GENERATE, Stage.EVALUATE_TEACHER))
+
+
+def test_names_fit_and_differ() -> None:
+    owner = Owner("ns", "j" * 40, "uid", "DistillJob")
+    made = [
+        render_job(owner, Plan(job="j", spec=spec()), Next(stage, "a" * 32), {}, SETTINGS)["metadata"]["name"]
+        for stage in (Stage.SNAPSHOT,)
+    ]
+    assert all(len(name) <= 63 for name in made)
+
+
+def test_what_does_not_change_an_outcome_changes_no_plan() -> None:
+    plain = plan_hash(Plan(job="job", spec=spec()))
+    assert plan_hash(Plan(job="job", spec=spec(suspend=True, scheduling={"retries": 1}))) == plain
+    assert plan_hash(Plan(job="job", spec=spec(budget={"teacherTokens": 5}))) != plain
