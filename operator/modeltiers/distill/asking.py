@@ -7,6 +7,7 @@ kept, and the fault is raised.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,8 +22,12 @@ from modeltiers.domain.distill.replies import Answer, Call, Failure, Kind
 from modeltiers.domain.distill.requests import Request
 from modeltiers.domain.distill.spend import Purse, Tokens, Verdict, cost_micros
 
+log = logging.getLogger(__name__)
+
 GRACE: Final = 20.0
 """Seconds that replies under way are waited for when the program is asked to end; without that, until they come."""
+QUIET: Final = 10.0
+"""Seconds between two lines in the log about failed tries."""
 POLL: Final = 0.1
 """Seconds between two looks at whether to stop."""
 
@@ -47,6 +52,7 @@ class Asking:
     """Who answered first, in this program or before."""
     _held: list[tuple[str, Failure]] = field(default_factory=list)
     """Refusals that are not believed yet: no request was answered so far."""
+    _quiet_until: float = 0.0
     _fault: Exception | None = None
     _ending: asyncio.Event = field(default_factory=asyncio.Event)
     _room: asyncio.Event = field(default_factory=asyncio.Event)
@@ -148,9 +154,17 @@ class Asking:
                 blamed = self.patience.blames_row(got, self._answered - before)
                 call = Call.DROP if blamed else Call.STOP
                 return Failure(call, got.kind, f"{got.said}, {tries} times")
+            self._say(got, wait)
             waited += wait
             if not await self._sleep(wait):
                 return got
+
+    def _say(self, failure: Failure, wait: float) -> None:
+        """Log what keeps us waiting, now and then."""
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + QUIET
+            log.info("%s: %s; asked again in %.1f s", self.client.asked.who, failure.why, wait)
 
     async def _sleep(self, seconds: float) -> bool:
         """Wait; False when everything ends meanwhile."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -106,7 +106,7 @@ class Client:
         except (ValueError, KeyError, TypeError):
             return Failure(Call.AGAIN, Kind.GARBAGE, "no list of models")
 
-    async def _try(self, method: str, path: str, body: bytes | None) -> tuple[int, dict[str, str], bytes] | Failure:
+    async def _try(self, method: str, path: str, body: bytes | None) -> tuple[int, Mapping[str, str], bytes] | Failure:
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -123,7 +123,7 @@ class Client:
                         return Failure(Call.AGAIN, Kind.GARBAGE, said, paid=True)
                 if reply.status_code != 200 and self._key:  # servers quote the key that they refuse
                     content = content.replace(self._key.encode(), b"[key]")
-                return reply.status_code, dict(reply.headers), bytes(content)
+                return reply.status_code, reply.headers, bytes(content)
         except (httpx.ConnectTimeout, httpx.PoolTimeout):
             return Failure(Call.AGAIN, Kind.CONNECTION, "it did not let us connect in time")
         except (httpx.TimeoutException, TimeoutError):

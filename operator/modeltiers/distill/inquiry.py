@@ -35,6 +35,7 @@ class Inquiry:
 
     def ask(self, requests: Iterable[Request], of: int, patience: Patience) -> None:
         """Ask for `of` answers, as far as the ledger has not got them."""
+        self.work.check()
         spent = self.ledger.spent
         purse = Purse(self.cap, self.max_tokens, spent.tokens + spent.doubtful)
         seconds = float((self.work.plan.spec.generation or Generation()).timeout_seconds)

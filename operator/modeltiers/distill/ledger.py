@@ -290,6 +290,7 @@ class Ledger:
         last = 0.0
         while self._pending or not self._closing:
             await self._wake.wait()
+            await asyncio.sleep(0)  # others that are about to write come along
             self._wake.clear()
             while self.folder.local is None and len(self._pending) < BUCKET_RECORDS:
                 if (left := last + self.pace - time.monotonic()) <= 0:
