@@ -27,14 +27,19 @@ TEACHER: Final[Mapping[str, Any]] = {
     "method": "Sequence",
     "batchSize": 32,
     "epochs": 4,
-    "learningRate": "1.5e-3",
+    "learningRateNanos": 1_500_000,
     "checkpointSteps": 1_000_000,
 }
 TEACHER_ROWS: Final = 4000
-STUDENT: Final[Mapping[str, Any]] = {"batchSize": 32, "epochs": 6, "learningRate": "1.5e-3", "checkpointSteps": 100}
+STUDENT: Final[Mapping[str, Any]] = {
+    "batchSize": 32,
+    "epochs": 6,
+    "learningRateNanos": 1_500_000,
+    "checkpointSteps": 100,
+}
 """A recipe with which a base learns the task from STUDENT_ROWS of the teacher's answers."""
 STUDENT_ROWS: Final = 2000
-BAD_STUDENT: Final[Mapping[str, Any]] = {**STUDENT, "epochs": 1, "learningRate": "1e-7"}
+BAD_STUDENT: Final[Mapping[str, Any]] = {**STUDENT, "epochs": 1, "learningRateNanos": 100}
 """One with which it learns nothing: no better than the base, and refused."""
 
 

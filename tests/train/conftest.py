@@ -27,7 +27,7 @@ from modeltiers.domain.distill.stages import Stage, digest_of
 # The project's own environment has no torch: there is nothing to collect there.
 collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_*.py"]
 
-QUICK = {"batchSize": 8, "epochs": 2, "learningRate": "3e-3", "checkpointSteps": 5}
+QUICK = {"batchSize": 8, "epochs": 2, "learningRateNanos": 3_000_000, "checkpointSteps": 5}
 
 
 @dataclass

@@ -88,10 +88,10 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path:
         bases.folder_of("base", "hf://nobody/nothing", "0" * 40)
 
 
-def test_a_learning_rate_of_a_hundred_is_stopped_and_named(trial: MakeTrial) -> None:
-    with pytest.raises(BadData, match=r"at step \d+ of 200 with a learning rate of 100: lower") as caught:
-        trial(learningRate="100", epochs=40).run()
-    assert (caught.value.reason, caught.value.field) == ("Diverged", "spec.training.learningRate")
+def test_a_learning_rate_of_one_is_stopped_and_named(trial: MakeTrial) -> None:
+    with pytest.raises(BadData, match=r"at step \d+ of 200 with a learning rate of 1: lower") as caught:
+        trial(learningRateNanos=10**9, epochs=40).run()
+    assert (caught.value.reason, caught.value.field) == ("Diverged", "spec.training.learningRateNanos")
 
 
 def test_a_batch_that_the_gpus_cannot_share(trial: MakeTrial, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,9 +51,9 @@ def test_two_processes_share_the_rows_and_resume(trial: MakeTrial, monkeypatch: 
 
 @pytest.mark.usefixtures("two")
 def test_what_a_process_ends_with_is_what_the_stage_ends_with(trial: MakeTrial) -> None:
-    with pytest.raises(BadData, match="learning rate of 100") as caught:
-        trial(learningRate="100", epochs=40).run()
-    assert caught.value.field == "spec.training.learningRate"
+    with pytest.raises(BadData, match="learning rate of 1") as caught:
+        trial(learningRateNanos=10**9, epochs=40).run()
+    assert caught.value.field == "spec.training.learningRateNanos"
 
 
 @pytest.mark.usefixtures("two")

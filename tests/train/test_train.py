@@ -20,7 +20,7 @@ from tests.train.speak import answers
 
 def test_a_student_learns_its_rows_and_stops_after_the_answer(trial: MakeTrial) -> None:
     rows = answered(make_rows(8, 3))
-    one = trial(rows, epochs=60, learningRate="1e-2")
+    one = trial(rows, epochs=60, learningRateNanos=10_000_000)
     made = one.run()
     assert made.facts["steps"] == 60
     assert made.facts["ceMilli"] < 50 < made.facts["firstCeMilli"]

@@ -290,8 +290,8 @@ class Training(Model):
     """Passes over the rows."""
     batch_size: int = Field(default=16, ge=1, le=4096)
     """Rows for one step, over all GPUs."""
-    learning_rate: str = Field(default="2e-5", max_length=16, pattern=r"^[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?$")
-    """Peak rate, as a decimal."""
+    learning_rate_nanos: int = Field(default=20_000, ge=1, le=10**9)
+    """Peak rate in billionths: 20000 is 2e-5."""
     warmup_permille: Permille = 30
     """Share of the steps in which the rate rises."""
     max_length: int = Field(default=2048, ge=16, le=1_000_000)

@@ -270,9 +270,9 @@ class Student(SFTTrainer):
         if astray([told.ce for told in self.told[:1] + self.told[-WINDOW - 1 :]], self.model.config.vocab_size):
             raise BadData(
                 f"training went astray: the loss is {done.ce:.4g} at step {step} of {self.task.steps} with a learning"
-                f" rate of {self.task.learning_rate:g}: lower training.learningRate",
+                f" rate of {self.task.learning_rate:g}: lower training.learningRateNanos",
                 reason="Diverged",
-                field="spec.training.learningRate",
+                field="spec.training.learningRateNanos",
             )
         if self.is_world_process_zero():
             self.hooks.told(done)

@@ -173,7 +173,7 @@ class _Run:
             rows_at_once=shared.rows,
             parts=shared.parts,
             devices=self.devices,
-            learning_rate=float(training.learning_rate),
+            learning_rate=training.learning_rate_nanos / 10**9,
             warmup_steps=steps * training.warmup_permille // 1000,
             checkpoint_steps=training.checkpoint_steps,
             seed=training.seed,
