@@ -211,8 +211,7 @@ class Asking:
     def _differs(self, served: Served, answer: Answer) -> bool:
         if answer.model != served.model:
             return True
-        # Large providers change the fingerprint from request to request; a server of our own does not.
-        return not self.client.asked.target.external and answer.fingerprint != served.fingerprint
+        return self.client.asked.fingerprinted and answer.fingerprint != served.fingerprint
 
     def _changed(self, served: Served, answer: Answer) -> StageFault:
         then, now = f"{served.model} {served.fingerprint or ''}".strip(), f"{answer.model} {answer.fingerprint or ''}"

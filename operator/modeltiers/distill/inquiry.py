@@ -59,7 +59,7 @@ def of_teacher(work: Work, *, concurrency: int, max_tokens: int) -> Inquiry:
     target = work.plan.teacher
     if target is None:
         raise BadData(f"the plan names no teacher, which {work.stage.value} asks", reason="InvalidPlan")
-    asked = Asked(target, "the teacher", "spec.teacher", "spec.teacher.keyRef")
+    asked = Asked(target, "the teacher", "spec.teacher", "spec.teacher.keyRef", fingerprinted=not target.external)
     identity = hash_of({"baseUrl": target.base_url.rstrip("/"), "model": target.model})
     return Inquiry(work, asked, _ledger(work, identity), cap_of(work.plan), True, concurrency, max_tokens)
 

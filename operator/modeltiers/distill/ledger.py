@@ -98,7 +98,8 @@ class VolumeShard:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / name
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
-        sync_folder(folder)
+        for place in (folder, *folder.parents[:2]):  # the ledger's own folders may be as new as the shard
+            sync_folder(place)
 
     def append(self, lines: bytes) -> None:
         """Write and sync."""
@@ -304,17 +305,16 @@ class Ledger:
         batch, self._pending = self._pending, []
         try:
             name, start = await asyncio.to_thread(self._append, b"".join(line for _, line, _ in batch))
+            for record, line, durable in batch:
+                self._apply(record, Place(name, start, start + len(line)), self._open, self.spent)
+                start += len(line)
+                if not durable.done():
+                    durable.set_result(None)
         except Exception as fault:  # whatever it is, those who wait for it raise it
             self._fault = fault
             for _, _, durable in batch:
                 if not durable.done():
                     durable.set_exception(fault)
-            return
-        for record, line, durable in batch:
-            self._apply(record, Place(name, start, start + len(line)), self._open, self.spent)
-            start += len(line)
-            if not durable.done():
-                durable.set_result(None)
 
     def _append(self, lines: bytes) -> tuple[str, int]:
         shard = self._shard if self._shard is not None and self._shard.size < self._most else self._next_shard()
