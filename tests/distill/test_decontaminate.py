@@ -63,7 +63,7 @@ def job_of(folder: Path, rows: list[dict[str, Any]], **changes: Any) -> Job:
     }
     red = changes.pop("red", [])
     job = Job(folder, rows, **{**parts, **changes})
-    job.bring("attacks", map(asked, red))
+    job.bring("attacks", [asked(text, "no") for text in red])
     job.run(Stage.SNAPSHOT, Stage.SPLIT)
     return job
 
@@ -172,7 +172,7 @@ def test_a_red_team_source_is_sealed_too(tmp_path: Path) -> None:
         {"name": "rows", "volume": {"claimName": "data", "path": "a"}},
         {"name": "attacks", "volume": {"claimName": "data", "path": "b"}, "part": "RedTeam"},
     ]
-    red = read_row(asked(attack), "attacks", "RedTeam").to_json()
+    red = read_row(asked(attack, "no"), "attacks", "RedTeam").to_json()
     job = job_of(
         tmp_path, stories(), data={**SPEC["data"], "sources": places, "split": {"evaluation": 20}}, red=[attack]
     )

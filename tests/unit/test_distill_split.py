@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,6 +74,19 @@ def test_groups_and_clusters_never_straddle(
     assert counts["train"] > 0
 
 
+@given(ROWS, st.lists(st.booleans(), min_size=30, max_size=30))
+def test_nothing_that_is_like_a_red_team_row_is_in_another_part(rows: list[tuple[str, str]], red: list[bool]) -> None:
+    given_rows = [replace(item, red_team=flag) for item, flag in zip(items(*rows), red, strict=False)]
+    found = parted(given_rows, split(1))
+    if found is None:
+        return
+    clustered = {found.cluster[item.id] for item in given_rows if item.red_team}
+    for item in given_rows:
+        part_of = found.part.get(item.id)
+        assert (part_of == "redTeam") is item.red_team
+        assert (part_of in (None, "redTeam")) is (found.cluster[item.id] in clustered)
+
+
 @given(ROWS, st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(rows: list[tuple[str, str]], roll: random.Random) -> None:
     ahead = items(*rows)
@@ -111,12 +125,12 @@ def test_rows_without_a_word_are_not_the_same() -> None:
     assert len(clusters(items(("a", "🙂"), ("b", "🙁")), 0.8)) == 2
 
 
-def test_what_is_like_a_red_team_row_goes_with_it() -> None:
+def test_what_is_like_a_red_team_row_goes_nowhere() -> None:
     rows = alone(10)
     red = Item("red", "r", rows[3].text, red_team=True)
     found = part([*rows, red], split(2))
-    assert {name for name, where in found.part.items() if where == "redTeam"} == {"red", "003"}
-    assert found.moved == 1
+    assert {name for name, where in found.part.items() if where == "redTeam"} == {"red"}
+    assert found.cluster.keys() - found.part.keys() == {"003"}
 
 
 def test_rows_that_cannot_be_tested_are_trained_on() -> None:

@@ -29,6 +29,7 @@ def run(work: Work) -> Result:
     except BadVerifier as bad:
         raise BadData(f"{bad}. Create another DistillJob with one that can be run", field=bad.field) from None
     items = list(_items(work))
+    _red_team(work, items)
     try:
         parted = part(items, spec.data.split, train=spec.student.trained is None, check=work.check)
     except TooFewRows as few:
@@ -56,6 +57,19 @@ def _items(work: Work) -> Iterator[Item]:
         yield Item(row.id, row.group, text, row.part == "RedTeam", judgeable(verifiers, row.expected))
 
 
+def _red_team(work: Work, items: list[Item]) -> None:
+    """Refuse a red-team part with rows that every model would get wrong: it would say nothing about any."""
+    unfit = [item.id for item in items if item.red_team and not item.testable]
+    if unfit:
+        names = ", ".join(source.name for source in work.plan.spec.data.sources if source.part == "RedTeam")
+        raise BadData(
+            f"{len(unfit)} red-team rows of {names} have no `expected` that verifier"
+            f" {needing(work.plan.spec.workload.verifiers)} can use, so no answer could be right: say what is expected"
+            " (a refusal can be found by a Regex verifier), in another DistillJob",
+            field="spec.data.sources",
+        )
+
+
 def _why(work: Work, items: list[Item]) -> str:
     """Why rows cannot be tested, where that is what is missing."""
     name, untestable = needing(work.plan.spec.workload.verifiers), sum(not item.testable for item in items)
@@ -71,7 +85,9 @@ def _write(work: Work, parted: Parted) -> tuple[dict[PartName, list[Any]], dict[
     with ExitStack() as stack:
         files = {name: stack.enter_context(work.folder.writing(FILES[name])) for name in PARTS}
         for row in rows_of(work, ROWS, Stage.SNAPSHOT):
-            name = parted.part[row.id]
+            name = parted.part.get(row.id)
+            if name is None:
+                continue
             files[name].write(line({**row.to_json(), "cluster": parted.cluster[row.id]}))
             found[name].append([row.id, row.slice])
             slices[name][row.slice or ""] += 1
@@ -80,7 +96,9 @@ def _write(work: Work, parted: Parted) -> tuple[dict[PartName, list[Any]], dict[
 
 def _summary(rows: dict[PartName, list[Any]], parted: Parted) -> str:
     counts = ", ".join(f"{len(rows[name])} {name}" for name in PARTS)
-    return f"{counts}; {len(set(parted.cluster.values()))} clusters, the largest of {parted.largest}"
+    left = len(parted.cluster) - len(parted.part)
+    said = f"{counts}; {len(set(parted.cluster.values()))} clusters, the largest of {parted.largest}"
+    return f"{said}; {left} left out that are like red-team rows" if left else said
 
 
 def _facts(parted: Parted, rows: dict[PartName, list[Any]], slices: dict[PartName, Counter[str]]) -> dict[str, Any]:
@@ -88,7 +106,7 @@ def _facts(parted: Parted, rows: dict[PartName, list[Any]], slices: dict[PartNam
     facts |= {
         "clusters": len(set(parted.cluster.values())),
         "largestCluster": parted.largest,
-        "movedToRedTeam": parted.moved,
+        "leftOut": len(parted.cluster) - len(parted.part),
         # The same whatever the order of the rows: it is what the looks at a sealed part are counted by.
         "sealed": hash_of({name: sorted(rows[name], key=str) for name in SEALED}),
         "evaluationDigest": hash_of(sorted(rows["evaluation"], key=str)),

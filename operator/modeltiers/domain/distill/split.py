@@ -98,35 +98,31 @@ def clusters(items: Sequence[Item], near: float, check: Callable[[], None] = not
 
 @dataclass(frozen=True, slots=True)
 class Parted:
-    """Where each row goes, by its id."""
+    """Where each row goes, by its id; one that is like a red-team row and none itself goes nowhere."""
 
     part: dict[str, PartName]
     cluster: dict[str, str]
     largest: int
-    moved: int
-    """Rows that went to the red-team part because they are like one of it."""
 
 
 def part(items: Sequence[Item], spec: Split, *, train: bool = True, check: Callable[[], None] = noted) -> Parted:
     """Part the rows; raises TooFewRows. `train`: whether a training part is needed. `check` may raise to end early."""
     together = clusters(items, spec.near_duplicate_permille / 1000, check)
-    red = [rows for rows in together if any(items[index].red_team for index in rows)]
     rest = [rows for rows in together if not any(items[index].red_team for index in rows)]
     able = [rows for rows in rest if all(items[index].testable for index in rows)]
     able.sort(key=lambda rows: _rank(items, rows, spec.seed))
     evaluation, left = _fill(able, spec.evaluation)
     calibration, _ = _fill(left, spec.calibration)
-    where: dict[str, PartName] = dict.fromkeys((item.id for item in items), "train")
-    sealed: dict[PartName, list[list[int]]] = {"evaluation": evaluation, "calibration": calibration, "redTeam": red}
-    for name, chosen in sealed.items():
-        where |= {items[index].id: name for rows in chosen for index in rows}
+    where: dict[str, PartName] = {items[index].id: "train" for rows in rest for index in rows}
+    where |= {items[index].id: "evaluation" for rows in evaluation for index in rows}
+    where |= {items[index].id: "calibration" for rows in calibration for index in rows}
+    where |= {item.id: "redTeam" for item in items if item.red_team}
     _enough(spec, Counter(where.values()), able, train=train)
     first = [min(items[index].id for index in rows) for rows in together]
     return Parted(
         where,
         {items[index].id: name for name, rows in zip(first, together, strict=True) for index in rows},
         max(map(len, together), default=0),
-        sum(not items[index].red_team for rows in red for index in rows),
     )
 
 
