@@ -14,8 +14,10 @@ import pytest
 
 from e2e.cluster import Cluster, NodePool
 from e2e.operator_process import USER, OperatorProcess, install
+from modeltiers.domain.distill.stages import Stage
 from tests.cluster.conftest import SETTINGS
 from tests.cluster.kit import SPEC, Tiers, until
+from tests.cluster.test_distilljob import GATE, prepared
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +206,26 @@ def test_with_roles_only_everything_still_works(own: Cluster, home: Path) -> Non
         assert "nodes are available" in message
     refused = [r for r in own.requests(f"system:serviceaccount:{system}:modeltiers-operator") if r.forbidden]
     assert refused == []
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_of_a_distillation_it_makes_no_job_twice(own: Cluster, place: Tiers, home: Path) -> None:
+    """Each stage ends while no operator is there; the next one goes on where the job is."""
+    with contextlib.ExitStack() as stack:
+        operator = stack.enter_context(replica(own, home))
+        distill = prepared(place)
+        distill.apply()
+        for stage in Stage:
+            if stage in (Stage.EVALUATE_INCUMBENT, Stage.CALIBRATE):
+                continue
+            distill.job(stage)
+            operator.kill()
+            facts = {Stage.GATE: GATE, Stage.PACKAGE: {"digest": "ab" * 16}}.get(stage, {})
+            distill.complete(stage, facts=facts)
+            operator = stack.enter_context(replica(own, home))
+        distill.until("Complete", "True", "Packaged", 60)
+        stages = [one["metadata"]["labels"]["modeltiers.dev/stage"] for one in distill.jobs()]
+        assert sorted(stages) == sorted(set(stages))
+        assert len(stages) == 11
+        created = [one for one in own.requests(USER) if one.resource == "jobs" and one.writes and one.verb != "delete"]
+        assert len(created) == 11

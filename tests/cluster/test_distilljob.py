@@ -142,6 +142,11 @@ class Distill:
 
 @pytest.fixture
 def distill(tiers: Tiers) -> Distill:
+    """A DistillJob to be, with all that it names."""
+    return prepared(tiers)
+
+
+def prepared(tiers: Tiers) -> Distill:
     """A DistillJob to be, with a teacher that serves and a tier whose engine tests."""
     tiers.apply("large", {**LARGE, "access": {"mode": "Open"}})
     tiers.apply("small")
