@@ -23,7 +23,6 @@ from e2e.train import models, task
 PROFILE = team.PROFILE
 TEACHER, TIER, JOB = "teacher", "small", "reader"
 EVALUATION, CALIBRATION, RED_TEAM = 500, 200, 100
-VERIFIERS = [{"name": "right", "type": "Exact"}]
 
 
 def settings(engine_image: str, router_image: str, distill_image: str, train_image: str) -> dict[str, Any]:
@@ -135,7 +134,7 @@ class School:
     def job(self, name: str = JOB, **spec: Any) -> dict[str, Any]:
         """A DistillJob; `spec` is laid over its own."""
         own: dict[str, Any] = {
-            "workload": {"description": "Finds in a short text what is asked for.", "verifiers": VERIFIERS},
+            "workload": {"description": "Finds in a short text what is asked for.", "verifiers": list(task.VERIFIERS)},
             "teacher": {"tierRef": {"name": TEACHER}},
             "student": {"base": {"source": "pvc://models/base", "architecture": self.architecture("base")}},
             "data": {
