@@ -87,7 +87,9 @@ async def bare(base_url: str, requests: Sequence[Request], concurrency: int) -> 
 async def ours(base_url: str, requests: Sequence[Request], concurrency: int, store: Path) -> None:
     """As Generate asks, with everything durable."""
     ledger = Ledger.read(open_store(str(store)), "bench", "Generate")
-    asked = Asked(Target(base_url=base_url, model=MODEL), "the teacher", "spec.teacher", "spec.teacher.keyRef")
+    asked = Asked(
+        Target(base_url=base_url, model=MODEL), "the teacher", "spec.teacher", "spec.teacher.keyRef", "spec.generation"
+    )
     purse = Purse(Cap(tokens=10**9), 512)
     asking = Asking(Client(asked, 60.0, concurrency), ledger, purse, Patience(), threading.Event().is_set)
     await asking.all(requests)

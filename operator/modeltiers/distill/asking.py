@@ -203,7 +203,8 @@ class Asking:
     def _none_answered(self) -> StageFault:
         asked, why = self.client.asked, self._held[0][1].why
         return BadData(
-            f"{asked.who} answered none of {len(self._held)} requests. It said: {why}. Look at {asked.field}",
+            f"{asked.who} answered none of {len(self._held)} requests. It said: {why}. Look at {asked.field} and"
+            f" {asked.settings}",
             reason="NothingAnswered",
             field=asked.field,
         )

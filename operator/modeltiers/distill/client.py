@@ -45,6 +45,8 @@ class Asked:
     """Path in the spec that says who it is."""
     key_field: str
     """Path in the spec that names the key."""
+    settings: str
+    """Path in the spec that says how it is asked."""
     fingerprinted: bool = False
     """Whether another `system_fingerprint` is another model. Large providers change theirs from request to request."""
 

@@ -48,7 +48,7 @@ def run(work: Work, patience: Patience | None = None, engine_seconds: float = EN
     scores = Scores()
     work.folder.write_rows(ITEMS, _items(inquiry, scores))
     outputs = [ITEMS]
-    if CALIBRATION in [f"{part}.jsonl" for part in _parts(work)]:
+    if "calibration" in _parts(work):
         work.folder.write_rows(CALIBRATION, _calibration(inquiry))
         outputs.append(CALIBRATION)
     served = inquiry.ledger.served
@@ -69,14 +69,16 @@ class Scores:
         found = [
             score
             for (of, where), all_of in self.sums.items()
-            if of == part and name in (None, where)
+            if of == part and (name is None or name == where)
             for score in all_of
         ]
         return round(sum(found) / len(found)) if found else None
 
     def count(self, part: str, name: str | None = None) -> int:
         """Items of a part, or of a slice of it."""
-        return sum(len(found) for (of, where), found in self.sums.items() if of == part and name in (None, where))
+        return sum(
+            len(found) for (of, where), found in self.sums.items() if of == part and (name is None or name == where)
+        )
 
     def facts(self) -> dict[str, Any]:
         """As figures for status and report."""

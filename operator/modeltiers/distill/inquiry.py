@@ -17,7 +17,7 @@ from modeltiers.domain.distill.patience import Patience
 from modeltiers.domain.distill.plan import Plan, Target
 from modeltiers.domain.distill.requests import Request
 from modeltiers.domain.distill.spend import Cap, Purse, cost_micros
-from modeltiers.domain.distill.stages import hash_of
+from modeltiers.domain.distill.stages import Stage, hash_of
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,16 @@ def of_teacher(work: Work, *, concurrency: int, max_tokens: int) -> Inquiry:
     target = work.plan.teacher
     if target is None:
         raise BadData(f"the plan names no teacher, which {work.stage.value} asks", reason="InvalidPlan")
-    asked = Asked(target, "the teacher", "spec.teacher", "spec.teacher.keyRef", fingerprinted=not target.external)
+    settings = "spec.generation" if work.stage is Stage.GENERATE else "spec.evaluation"
+    own = not target.external
+    asked = Asked(target, "the teacher", "spec.teacher", "spec.teacher.keyRef", settings, fingerprinted=own)
     identity = hash_of({"baseUrl": target.base_url.rstrip("/"), "model": target.model})
     return Inquiry(work, asked, _ledger(work, identity), cap_of(work.plan), True, concurrency, max_tokens)
 
 
 def of_other(work: Work, target: Target, who: str, where: str, *, concurrency: int, max_tokens: int) -> Inquiry:
     """Questions to a model under test. Its weights are what the stage rests on, so its ledger is the stage's."""
-    asked = Asked(target, who, where, where)
+    asked = Asked(target, who, where, where, "spec.evaluation")
     identity = hash_of({"stage": work.digest, "model": target.model})
     return Inquiry(work, asked, _ledger(work, identity), Cap(), False, concurrency, max_tokens)
 
