@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from modeltiers.api.distilljob import Gate
@@ -14,13 +15,12 @@ from modeltiers.distill.store import Folder
 from modeltiers.domain.distill.stages import Stage, hash_of
 from modeltiers.domain.gate.decide import Decision, decide
 from modeltiers.domain.gate.items import GateError, read_items
-from modeltiers.domain.gate.looks import Ledger, read_ledger
+from modeltiers.domain.gate.looks import Ledger, open_ledger, read_ledger
 from modeltiers.domain.gate.report import to_mapping
 from modeltiers.domain.gate.rule import Rule, SliceRule
 
 ITEMS: Final = "items.jsonl"
 DECISION: Final = "decision.json"
-LOOKS: Final = "looks.json"
 TARGETS: Final[Mapping[str, Stage]] = {
     "student": Stage.EVALUATE_STUDENT,
     "base": Stage.EVALUATE_BASE,
@@ -36,12 +36,13 @@ def run(work: Work) -> Result:
     wanted = work.plan.spec.gate or Gate()
     try:
         rule, items = rule_of(wanted, red_team=red_team), read_items(rows)
-        shelf = work.sealed(sealed_digest(rows))
-        decision = decide(rule, items, _looks(shelf), work.digest)
+        decision = decide(rule, items, _ledger(work.sealed(), rows), work.digest)
     except GateError as fault:
         raise BadData(str(fault), field="spec.gate") from fault
     if decision.alpha is not None:
-        shelf.write(LOOKS, json.dumps(decision.ledger.to_mapping()).encode())
+        # A file a look: two gates at once do not overwrite each other's.
+        look = replace(decision.ledger, spent=((work.digest, decision.alpha),))
+        work.sealed().write(f"{look.sealed}/{work.digest}.json", json.dumps(look.to_mapping()).encode())
     said = to_mapping(decision)
     work.folder.write_rows(ITEMS, rows)
     work.folder.write(DECISION, json.dumps(said, indent=1, ensure_ascii=False).encode())
@@ -66,9 +67,15 @@ def sealed_digest(rows: list[dict[str, Any]]) -> str:
     return hash_of(sorted((row["part"], row["item"]) for row in rows))
 
 
-def _looks(shelf: Folder) -> Ledger:
-    name = shelf.path.rpartition("/")[2]
-    return read_ledger(json.loads(shelf.read(LOOKS))) if shelf.has(LOOKS) else Ledger(name)
+def _ledger(shelf: Folder, rows: list[dict[str, Any]]) -> Ledger:
+    """What was spent on these items, by all jobs of the store."""
+    older = []
+    for name in shelf.names():
+        try:
+            older.append(read_ledger(json.loads(shelf.read(name))))
+        except ValueError as fault:
+            raise BadData(f"{shelf.at(name)}: {fault}", reason="StoreChanged") from fault
+    return open_ledger(sealed_digest(rows), (row["item"] for row in rows), older)
 
 
 def _joined(work: Work) -> Iterator[dict[str, Any]]:

@@ -63,9 +63,9 @@ class Work:
     stop: threading.Event = field(default_factory=threading.Event)
     """Set when the program is asked to end: a stage makes durable what it has, and raises TryAgain."""
 
-    def sealed(self, digest: str) -> Folder:
-        """Where it is kept how often a sealed set was used, by all jobs of the store."""
-        return Folder(self.root.fs, self.root.path.rpartition("/")[0]).sub(f"sealed/{digest}")
+    def sealed(self) -> Folder:
+        """Where the looks at sealed sets are kept, by all jobs of the store."""
+        return Folder(self.root.fs, self.root.path.rpartition("/")[0]).sub("sealed")
 
     def check(self) -> None:
         """Stop here if asked to."""
