@@ -13,7 +13,7 @@ from e2e.train.models import answered
 from e2e.train.task import make_rows
 from modeltiers.distill.faults import BadData
 from modeltiers.distill.train.base import ends_of
-from modeltiers.distill.train.encode import IGNORED, Encoder, Example
+from modeltiers.distill.train.encode import IGNORED, Encoder, Example, labels_of
 
 
 @pytest.fixture
@@ -47,7 +47,8 @@ def test_the_prompt_is_what_an_engine_makes_and_only_the_answer_is_learnt(
     example = encoded(encoder, given)
     prompt = tokenizer.apply_chat_template(given["messages"], add_generation_prompt=True)["input_ids"]
     assert example.input_ids[: example.answer_from] == prompt
-    learnt = [token for token, label in zip(example.input_ids, example.labels, strict=True) if label != IGNORED]
+    labels = labels_of(example.input_ids, example.answer_from)
+    learnt = [token for token, label in zip(example.input_ids, labels, strict=True) if label != IGNORED]
     assert tokenizer.decode(learnt) == "Lima<|im_end|>"
 
 

@@ -139,3 +139,4 @@ def test_a_full_disk(trial: MakeTrial, small_disk: Path) -> None:
     with pytest.raises(TryAgain, match=f"{small_disk}.*: no space left: make the volume larger") as caught:
         one.run()
     assert caught.value.reason == "DiskFull"
+    assert not [path for path in one.local.rglob("checkpoint-*") if not (path / "whole.json").exists()]

@@ -17,6 +17,8 @@ def run(work: Work) -> Result:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may sum in another order each time
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if work.root.local is not None:  # a pod's own root is read-only; and what was downloaded is there after a kill
+        os.environ.setdefault("HF_HOME", str(work.root.local / ".hub"))
     from modeltiers.distill.train.stage import train  # torch takes seconds to load
 
     return train(work)

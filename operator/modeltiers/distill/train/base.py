@@ -33,13 +33,14 @@ SURROUNDS: Final = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 TOKENIZERS: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.tiktoken", "tekken.json")
 
 
-def folder_of(name: str, address: str, revision: str | None) -> Path:
+def folder_of(name: str, address: str, revision: str | None, *, weights: bool = True) -> Path:
     """The local folder of a model at a path or at hf://ORG/NAME; `name` is what the plan calls it."""
     if not address.startswith(HUB):
         return Path(address)
     repository = address.removeprefix(HUB)
+    wanted = [*WEIGHTS, *SURROUNDS] if weights else list(SURROUNDS)
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=[*WEIGHTS, *SURROUNDS]))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
     except (RepositoryNotFoundError, RevisionNotFoundError) as fault:
         raise BadData(
             f"{name}: the Hub has no {repository} at revision {revision or 'main'} for this key", field=FIELD

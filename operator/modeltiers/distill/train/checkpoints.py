@@ -24,6 +24,7 @@ KEPT: Final = 2
 MARK: Final = "whole.json"
 FOLDER: Final = "checkpoints"
 ASIDE: Final = "quarantine"
+FULL: Final = "DiskFull"
 NAME: Final = re.compile(r"checkpoint-([0-9]+)")
 
 
@@ -70,6 +71,12 @@ class Checkpoints:
             self._store.write(f"{name}/{MARK}", json.dumps(sizes, sort_keys=True).encode())
         for old in sorted(self._steps(), reverse=True)[KEPT:]:
             self._drop(old)
+
+    def drop_unsealed(self) -> None:
+        """Drop what was not written to its end, where it would only fill the disk."""
+        for step in self._steps():
+            if not self._whole(step):
+                self._drop(step)
 
     def clear(self) -> None:
         """Drop all of them: training is complete."""
@@ -143,7 +150,7 @@ def full_disk(path: Path) -> Iterator[None]:
             full = disk.free < max(1 << 20, disk.total // 100)
         if not full:
             raise
-        raise TryAgain(f"{path}: no space left: make the volume larger or free some", reason="DiskFull") from fault
+        raise TryAgain(f"{path}: no space left: make the volume larger or free some", reason=FULL) from fault
 
 
 def _name(step: int) -> str:

@@ -36,10 +36,10 @@ class Example:
     answer_from: int
     soft: list[tuple[int, list[tuple[int, float]]]]
 
-    @property
-    def labels(self) -> list[int]:
-        """What is learnt: the answer."""
-        return [IGNORED] * self.answer_from + self.input_ids[self.answer_from :]
+
+def labels_of(input_ids: Sequence[int], answer_from: int) -> list[int]:
+    """What is learnt of an example: the answer."""
+    return [IGNORED] * answer_from + list(input_ids[answer_from:])
 
 
 @dataclass

@@ -24,7 +24,7 @@ from trl import SFTConfig, SFTTrainer
 from modeltiers.distill.faults import BadData, TryAgain
 from modeltiers.distill.train import base, loss
 from modeltiers.distill.train.checkpoints import full_disk
-from modeltiers.distill.train.encode import IGNORED
+from modeltiers.distill.train.encode import IGNORED, labels_of
 from modeltiers.domain.distill.training import WINDOW, astray
 
 TERMS: Final = "terms.jsonl"
@@ -38,7 +38,7 @@ class Task:
     base: str
     """Folder of the student's base."""
     rows: str
-    """Folder of the examples, as `datasets` keeps them."""
+    """File of the examples, as `datasets` keeps them."""
     into: str
     """Folder for checkpoints."""
     checkpoint: str | None
@@ -99,8 +99,16 @@ def fit(task: Task, hooks: Hooks) -> tuple[PreTrainedModel | None, list[Step]]:
     transformers.utils.logging.disable_progress_bar()
     trainer = _trainer(task, hooks)
     _verify(trainer, task)
-    with full_disk(Path(task.into)):
-        trainer.train(resume_from_checkpoint=task.checkpoint)
+    try:
+        with full_disk(Path(task.into)):
+            trainer.train(resume_from_checkpoint=task.checkpoint)
+    except torch.OutOfMemoryError as fault:
+        raise BadData(
+            f"the GPU's memory is too small for {task.rows_at_once} rows at once: train adapters (training.lora), lower"
+            " training.maxLength, or ask for GPUs with more memory",
+            reason="OutOfMemory",
+            field="spec.training",
+        ) from fault
     if trainer.state.global_step < task.steps:
         raise TryAgain(
             f"interrupted at step {trainer.state.global_step} of {task.steps}: a checkpoint of it is kept",
@@ -142,7 +150,7 @@ def _trainer(task: Task, hooks: Hooks) -> Student:
         peft = LoraConfig(
             r=task.lora["rank"], lora_alpha=task.lora["alpha"], target_modules="all-linear", task_type="CAUSAL_LM"
         )
-    rows = datasets.load_from_disk(task.rows)
+    rows = datasets.Dataset.from_file(task.rows)
     folder = Path(task.base)
     return Student(
         task,
@@ -180,16 +188,11 @@ class Collator:
         mask = _padded([[1] * len(example["input_ids"]) for example in examples], length, 0)
         batch = {
             "input_ids": _padded([example["input_ids"] for example in examples], length, self.pad),
-            "labels": _padded([_labels(example) for example in examples], length, IGNORED),
+            "labels": _padded([labels_of(one["input_ids"], one["answer_from"]) for one in examples], length, IGNORED),
             "attention_mask": mask,
             "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
         }
         return batch | _soft_targets(examples, length)
-
-
-def _labels(example: Mapping[str, Any]) -> list[int]:
-    start = example["answer_from"]
-    return [IGNORED] * start + list(example["input_ids"][start:])
 
 
 def _padded(rows: Iterable[Sequence[int]], length: int, filler: int) -> Tensor:

@@ -11,14 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import datasets
 import torch
+from datasets import Features, List, Value
+from datasets.arrow_writer import ArrowWriter
 
 from modeltiers.api.distilljob import Training
-from modeltiers.distill.faults import BadData
+from modeltiers.distill.faults import BadData, TryAgain
 from modeltiers.distill.stage import Result, Work
 from modeltiers.distill.train import base, launch
-from modeltiers.distill.train.checkpoints import Checkpoints, full_disk
+from modeltiers.distill.train.checkpoints import FULL, Checkpoints, full_disk
 from modeltiers.distill.train.encode import Encoder
 from modeltiers.distill.train.fit import Hooks, Step, Task, fit
 from modeltiers.distill.train.outcome import write_course, write_model
@@ -28,6 +29,7 @@ from modeltiers.domain.distill.training import Chosen, choose_method, share_out,
 log = logging.getLogger(__name__)
 
 ROWS: Final = "rows.jsonl"
+EXAMPLES: Final = "examples.arrow"
 MATTERS: Final = ("torch", "transformers", "trl", "peft")
 
 
@@ -79,10 +81,12 @@ class _Run:
         log.info("%s, %d rows, %d steps from step %d", chosen.method, encoder.counts["used"], task.steps, came_from)
         self.work.progress.at(came_from, task.steps, "steps")
         hooks = Hooks(self.work.stop.is_set, self.checkpoints.seal, lambda step: self._tell(step, task.steps))
-        if self.devices > 1:
-            model, told = launch.fit(task, hooks, self.scratch)
-        else:
-            model, told = fit(task, hooks)
+        try:
+            model, told = launch.fit(task, hooks, self.scratch) if self.devices > 1 else fit(task, hooks)
+        except TryAgain as fault:
+            if fault.reason == FULL:
+                self.checkpoints.drop_unsealed()
+            raise
         assert model is not None
         files = write_model(model, self.folder, self.work.folder, self.scratch)
         files += write_course(told, self.work.folder, f"{self.work.plan.job}: {chosen.method}")
@@ -92,13 +96,13 @@ class _Run:
         summary = f"{task.steps} steps on {encoder.counts['used']} rows, {chosen.method}, loss {told[-1].loss:.3f}"
         return Result(tuple(files), summary, facts, notes=notes)
 
-    def _model(self, name: str, revision: str | None) -> Path:
+    def _model(self, name: str, revision: str | None, *, weights: bool = True) -> Path:
         address = self.work.plan.models.get(name)
         if address is None:
             raise BadData(
                 f"the plan does not say where the model {name} is", reason="InvalidPlan", field=f"models.{name}"
             )
-        return base.folder_of(name, address, revision)
+        return base.folder_of(name, address, revision, weights=weights)
 
     def _method(self) -> Chosen:
         asked = self.training.method
@@ -107,7 +111,7 @@ class _Run:
             with_probabilities = sum(1 for row in self._rows() if row.get("logprobs"))
         teacher = None
         if with_probabilities and "teacher" in self.work.plan.models:
-            folder = self._model("teacher", None)
+            folder = self._model("teacher", None, weights=False)
             teacher = base.tokenizer_hash(base.tokenizer_of(folder, field="spec.teacher"))
         student = base.tokenizer_hash(self.tokenizer)
         chosen = choose_method(asked, with_probabilities=with_probabilities, student=student, teacher=teacher)
@@ -123,12 +127,13 @@ class _Run:
         return self.work.inputs[Stage.DECONTAMINATE].rows(ROWS)
 
     def _encode(self, *, soft: bool) -> Encoder:
-        """Rows to examples, in a folder that every training process maps into memory."""
+        """Rows to examples, in a file that every training process maps into memory."""
         ends = base.ends_of(self.folder, self.tokenizer)
         encoder = Encoder(self.tokenizer, ends, self.training.max_length, soft)
 
         def examples() -> Iterator[dict[str, Any]]:
             for example in encoder.examples(self._rows()):
+                self.work.check()
                 row: dict[str, Any] = {"input_ids": example.input_ids, "answer_from": example.answer_from}
                 if soft:
                     row["soft_at"] = [at for at, _ in example.soft]
@@ -136,12 +141,12 @@ class _Run:
                     row["soft_logprobs"] = [[logprob for _, logprob in top] for _, top in example.soft]
                 yield row
 
-        datasets.disable_progress_bars()
-        with full_disk(self.scratch):
-            made = datasets.Dataset.from_list(list(examples()))
-            if not encoder.counts["used"]:
-                raise self._nothing(encoder)
-            made.save_to_disk(self.scratch / "rows")
+        with full_disk(self.scratch), ArrowWriter(path=str(self.scratch / EXAMPLES), features=_features(soft)) as out:
+            for example in examples():
+                out.write(example)
+            out.finalize()
+        if not encoder.counts["used"]:
+            raise self._nothing(encoder)
         return encoder
 
     def _nothing(self, encoder: Encoder) -> BadData:
@@ -165,7 +170,7 @@ class _Run:
         lora = training.lora
         return Task(
             base=str(self.folder),
-            rows=str(self.scratch / "rows"),
+            rows=str(self.scratch / EXAMPLES),
             into=str(self.checkpoints.here),
             checkpoint=str(newest) if newest else None,
             steps=steps,
@@ -210,3 +215,12 @@ class _Run:
             "tokenizer": base.tokenizer_hash(self.tokenizer),
             "versions": {name: version(name) for name in MATTERS},
         }
+
+
+def _features(soft: bool) -> Features:
+    """How an example is kept."""
+    whole, real = Value("int32"), Value("float32")
+    kept = {"input_ids": List(whole), "answer_from": whole}
+    if soft:
+        kept |= {"soft_at": List(whole), "soft_tokens": List(List(whole)), "soft_logprobs": List(List(real))}
+    return Features(kept)
