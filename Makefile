@@ -32,7 +32,7 @@ demo: setup ## operator, tiers, a policy and answers on a real node; KEEP=1 leav
 
 test: check ## all checks and tests of a change; what CI runs
 
-check: lint unit router-test cluster-test ## what must hold before a commit: a quarter of an hour on two cores once the tools are built
+check: lint unit router-test train-test cluster-test ## what must hold before a commit: a quarter of an hour on two cores once the tools are built
 
 lint: setup ## generated files, formatting, types, floors
 	@echo "lint: generated files match the code" && $(BIN)/modeltiers generate --check
@@ -61,6 +61,7 @@ bench: setup tools ## ratios: the operator against a bare client and with 500 po
 
 e2e: setup tools ## the slow and real tests: a real node with real vLLM where this machine can run one, with the numbers
 	@$(BIN)/python -m pytest tests -q -m slow -rfEsP
+	@$(BIN)/python -m e2e.train test tests/train -q -m slow -rfEsP
 
 router-e2e: setup ## the router on two real vLLM tiers, with OpenAI's SDKs and curl (the first run installs vLLM: minutes, 6 GB)
 	@$(BIN)/python -m pytest e2e/router e2e/sdk -q

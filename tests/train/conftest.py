@@ -18,6 +18,7 @@ from e2e.train import environment
 from e2e.train.models import answered, make_base
 from e2e.train.store import Prepared, prepare
 from e2e.train.task import make_rows
+from modeltiers.distill.faults import TryAgain
 from modeltiers.distill.manifest import Manifest
 from modeltiers.distill.run import run_stage, stage_folder
 from modeltiers.distill.stage import Progress
@@ -75,6 +76,29 @@ class Trial:
         plan, root = self.prepared.plan, self.prepared.root
         made, _ = run_stage(plan, root, Stage.TRAIN, self.prepared.outcomes, progress=self.progress, stop=self.stop)
         return made
+
+
+class StopsAt(Progress):
+    """Tells the stage to end after a step."""
+
+    def __init__(self, step: int, stop: threading.Event) -> None:
+        super().__init__()
+        self._step, self._stop = step, stop
+
+    def at(self, done: int, of: int, unit: str, **facts: Any) -> None:
+        """Say how far it is."""
+        super().at(done, of, unit, **facts)
+        if done == self._step:
+            self._stop.set()
+
+
+def interrupted(one: Trial, at: int) -> None:
+    """Leave a run that was told to end after a step, with its checkpoint."""
+    one.progress = StopsAt(at, one.stop)
+    with pytest.raises(TryAgain, match="interrupted at step"):
+        one.run()
+    one.progress = Progress()
+    one.stop.clear()
 
 
 MakeTrial = Callable[..., Trial]

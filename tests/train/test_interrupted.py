@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import random
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +18,15 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from modeltiers.distill.faults import TryAgain
-from tests.train.conftest import MakeTrial, Trial, make_trial
+from modeltiers.distill.manifest import Manifest
+from modeltiers.distill.run import run_stage
+from modeltiers.distill.stage import Progress
+from modeltiers.distill.store import Folder
+from modeltiers.domain.distill.stages import Stage
+from tests.train.conftest import MakeTrial, StopsAt, Trial, interrupted, make_trial
 
 PATIENCE = 120.0
 STEPS = 60
@@ -56,7 +64,7 @@ def wait_for(process: subprocess.Popen[bytes], port: int, step: int) -> int:
         try:
             with urlopen(f"http://127.0.0.1:{port}/status", timeout=5) as answer:
                 progress = json.load(answer)["progress"]
-        except (URLError, ConnectionError):
+        except (URLError, ConnectionError, TimeoutError):
             progress = {}
         if progress.get("unit") == "steps" and progress["done"] >= step:
             return int(progress["done"])
@@ -125,22 +133,6 @@ def test_told_to_end_it_keeps_the_step_it_came_to_and_says_try_again(
     assert made.body["outputs"] == uninterrupted["outputs"]
 
 
-def interrupted(one: Trial, at: int) -> None:
-    """Leave a run that was told to end after a step."""
-    told = one.progress.at
-
-    def at_step(done: int, *rest: Any, **facts: Any) -> None:
-        told(done, *rest, **facts)
-        if done == at:
-            one.stop.set()
-
-    one.progress.at = at_step  # type: ignore[method-assign]
-    with pytest.raises(TryAgain):
-        one.run()
-    one.progress.at = told  # type: ignore[method-assign]
-    one.stop.clear()
-
-
 @pytest.mark.parametrize(
     "cut",
     [
@@ -163,6 +155,38 @@ def test_a_checkpoint_that_was_cut_off_is_moved_aside(
     assert made["outputs"] == uninterrupted["outputs"]
     assert made["output"] == uninterrupted["output"]
     assert (one.local / "checkpoints" / "quarantine" / "checkpoint-16" / "model.safetensors").exists()
+
+
+def test_a_second_process_does_not_write_where_the_first_does(trial: MakeTrial) -> None:
+    one = trial(**LONG)
+    one.local.mkdir(parents=True)
+    with (one.local / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(TryAgain, match="another process trains there") as caught:
+            one.run()
+    assert caught.value.reason == "Busy"
+
+
+def test_in_a_store_that_is_no_folder_it_goes_on_from_what_was_uploaded(
+    trial: MakeTrial, uninterrupted: dict[str, Any], tmp_path: Path
+) -> None:
+    one = trial(**LONG)
+    there = Folder(MemoryFileSystem(), f"/{tmp_path.name}")
+    for name in one.prepared.root.names():
+        there.write(name, one.prepared.root.read(name))
+
+    def run(progress: Progress, stop: threading.Event) -> Manifest:
+        plan, outcomes = one.prepared.plan, one.prepared.outcomes
+        return run_stage(plan, there, Stage.TRAIN, outcomes, progress=progress, stop=stop)[0]
+
+    stop = threading.Event()
+    stopping = StopsAt(16, stop)
+    with pytest.raises(TryAgain):
+        run(stopping, stop)
+    made = run(Progress(), threading.Event()).body
+    assert made["notes"]["resumedFrom"] == 16
+    assert made["output"] == uninterrupted["output"]
+    assert not [name for name in there.names() if "checkpoint-" in name]
 
 
 def test_two_checkpoints_are_kept(trial: MakeTrial) -> None:

@@ -8,13 +8,12 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from modeltiers.distill.faults import BadData, TryAgain
 from modeltiers.distill.train import launch
-from tests.train.conftest import MakeTrial, Trial
+from tests.train.conftest import MakeTrial, Trial, interrupted
 
 
 @pytest.fixture
@@ -27,28 +26,20 @@ def losses(one: Trial) -> list[float]:
     return [json.loads(line)["ce"] for line in one.folder.read("loss.jsonl").splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_rows_and_resume(trial: MakeTrial, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = trial(into="alone")
     alone.run()
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     one = trial()
-    told = one.progress.at
-
-    def at_step(done: int, *rest: Any, **facts: Any) -> None:
-        told(done, *rest, **facts)
-        if done == 6:
-            one.stop.set()
-
-    one.progress.at = at_step  # type: ignore[method-assign]
-    with pytest.raises(TryAgain, match="interrupted at step"):
-        one.run()
-    one.stop.clear()
+    interrupted(one, 6)
     made = one.run()
     assert made.facts["worldSize"] == 2
     assert 6 <= made.body["notes"]["resumedFrom"] < 10
     assert losses(one) == pytest.approx(losses(alone), rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two")
 def test_what_a_process_ends_with_is_what_the_stage_ends_with(trial: MakeTrial) -> None:
     with pytest.raises(BadData, match="learning rate of 1") as caught:
@@ -65,6 +56,7 @@ def test_processes_that_do_not_find_one_another_do_not_train(trial: MakeTrial, m
     assert caught.value.reason == "WorldSize"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two")
 def test_a_process_that_is_lost_ends_the_others(trial: MakeTrial, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "GRACE", 1.0)

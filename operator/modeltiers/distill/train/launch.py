@@ -49,7 +49,7 @@ def fit(task: Task, hooks: Hooks, scratch: Path) -> tuple[PreTrainedModel, list[
             else:
                 told.append(Step(**said["step"]))
                 hooks.told(told[-1])
-        _judge(processes, scratch)
+        _judge(processes, hooks, scratch)
     return AutoModelForCausalLM.from_pretrained(scratch / STUDENT, dtype="auto"), told
 
 
@@ -127,7 +127,7 @@ def start(rank: int, variables: Mapping[str, str], scratch: Path) -> subprocess.
     )
 
 
-def _judge(processes: Sequence[subprocess.Popen[bytes]], scratch: Path) -> None:
+def _judge(processes: Sequence[subprocess.Popen[bytes]], hooks: Hooks, scratch: Path) -> None:
     """Raise what a process ended with."""
     codes = [process.wait() for process in processes]
     if not any(codes):
@@ -138,6 +138,8 @@ def _judge(processes: Sequence[subprocess.Popen[bytes]], scratch: Path) -> None:
             said: dict[str, Any] = json.loads(path.read_bytes())
             kind = BadData if said.pop("code") == BadData.code else TryAgain
             raise kind(said.pop("message"), **said)
+    if hooks.stop():  # while they were still loading
+        raise TryAgain("interrupted: what is durable is kept", reason="Interrupted")
     raise TryAgain(f"training processes ended with {codes}: their log says why", reason="ProcessLost")
 
 

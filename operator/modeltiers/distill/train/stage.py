@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from datasets.arrow_writer import ArrowWriter
 from modeltiers.api.distilljob import Training
 from modeltiers.distill.faults import BadData, TryAgain
 from modeltiers.distill.stage import Result, Work
+from modeltiers.distill.store import reaching
 from modeltiers.distill.train import base, launch
 from modeltiers.distill.train.checkpoints import FULL, Checkpoints, full_disk
 from modeltiers.distill.train.encode import Encoder
@@ -47,10 +49,28 @@ def _scratch(work: Work) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="modeltiers-train-") as made:
             yield Path(made)
         return
-    made_here = local / ".scratch"
+    with reaching(str(local)):
+        local.mkdir(parents=True, exist_ok=True)
+    with _alone(local), _made(local / ".scratch") as made_here:
+        yield made_here
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuse a second process where the first one still writes, as a pod does on a node that was given up for lost."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TryAgain(f"{folder}: another process trains there: it is waited for", reason="Busy") from None
+        yield
+
+
+@contextmanager
+def _made(made_here: Path) -> Iterator[Path]:
     shutil.rmtree(made_here, ignore_errors=True)  # a killed process leaves its own
-    with full_disk(local):
-        made_here.mkdir(parents=True)
+    with reaching(str(made_here)):
+        made_here.mkdir()
     try:
         yield made_here
     finally:
