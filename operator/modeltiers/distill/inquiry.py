@@ -80,7 +80,7 @@ def cap_of(plan: Plan) -> Cap:
         return Cap()
     if budget.cost_micros is not None and price is None:
         teacher = plan.spec.teacher
-        tier = f"spec.price or spec.external.price of ModelTier {teacher.tier_ref.name}" if teacher.tier_ref else ""
+        tier = f"spec.external.price of ModelTier {teacher.tier_ref.name}" if teacher.tier_ref else ""
         where = tier or "spec.teacher.endpoint.price"
         raise BadData(
             f"spec.budget.costMicros needs the teacher's price: set {where}, or cap spec.budget.teacherTokens",
