@@ -47,8 +47,8 @@ class Rule:
     red_team_margin: int | None = None
     """How much worse on the red-team part; 0: not at all, as it was seen. None: there is no such part."""
     gain: int = 50
-    """The gain over the untrained base that is worth seeing: a student that shows none on as many items as would show
-    this has failed."""
+    """The difference that is worth seeing. A student that shows no gain over the untrained base, on as many items as
+    would show this one, has failed; a red-team part with margin 0 needs as many as would show such a loss."""
     pilot: Pilot | None = None
     """Where the needed number of items comes from; None: from this look itself."""
 

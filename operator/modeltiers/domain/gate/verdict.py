@@ -91,13 +91,12 @@ def better_than_base(rule: Rule, pairs: Sequence[Pair], alpha: float) -> Verdict
 def no_regression(rule: Rule, name: str, pairs: Sequence[Pair], reference: Target, alpha: float) -> Verdict:
     """Judge a set on which nothing may be lost at all, as it was seen: no number of items proves a margin of 0.
 
-    It needs as many as would show one loss in the rule's margin.
+    It needs as many items as would show one loss where losses are as frequent as a gain is worth seeing.
     """
-    margin = rule.margin or rule.teacher_margin or rule.gain
     if not pairs:
-        return absent(rule, name, reference, margin, alpha)
+        return absent(rule, name, reference, 0, alpha)
     seen = compare(tally(pairs), 0.0, alpha)
-    needed = items_needed(0.0, margin / 1000, alpha, rule.power / 1000, seen.design_effect)
+    needed = items_needed(0.0, rule.gain / 1000, alpha, rule.power / 1000, seen.design_effect)
     if seen.p_worse <= alpha:
         why = f"{name}: shown to be worse than the {reference}: {bounds(seen)}"
         return Verdict(name, reference, "Fail", why, 0, seen.n, needed, seen)
