@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Final
 
 from modeltiers.api.distilljob import Calibration, Promotion
 from modeltiers.distill.faults import BadData
 from modeltiers.distill.stage import Result, Work
-from modeltiers.domain.distill.calibration import STEP, Calibrated, Judged, calibrate, probability_of
+from modeltiers.domain.distill.calibration import STEP, Calibrated, Judged, calibrate, probability_of, reliability
 from modeltiers.domain.distill.stages import Stage
 
 ANSWERS: Final = "calibration.jsonl"
 FOUND: Final = "threshold.json"
+RELIABILITY: Final = "reliability.json"
 
 
 def run(work: Work) -> Result:
@@ -45,7 +47,9 @@ def run(work: Work) -> Result:
         "stepPermille": STEP,
     }
     work.folder.write(FOUND, json.dumps(facts, indent=1).encode())
-    return Result((FOUND,), _summary(found, wanted), facts)
+    bins = [asdict(one) for one in reliability(judged)]
+    work.folder.write(RELIABILITY, json.dumps(bins, indent=1).encode())
+    return Result((FOUND, RELIABILITY), _summary(found, wanted), facts)
 
 
 def _summary(found: Calibrated, wanted: Calibration) -> str:

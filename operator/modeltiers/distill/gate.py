@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from modeltiers.api.distilljob import Gate
+from modeltiers.distill import manifest
 from modeltiers.distill.faults import BadData
+from modeltiers.distill.report import write_report
 from modeltiers.distill.stage import Result, Work
 from modeltiers.distill.store import Folder
 from modeltiers.domain.distill.stages import Stage, hash_of
@@ -33,20 +35,22 @@ def run(work: Work) -> Result:
     """Put the scores together, decide, and enter the look before the decision is told."""
     rows = list(_joined(work))
     red_team = any(row["part"] == "redTeam" for row in rows)
-    wanted = work.plan.spec.gate or Gate()
+    wanted, look = work.plan.spec.gate or Gate(), _look(work)
     try:
         rule, items = rule_of(wanted, red_team=red_team), read_items(rows)
-        decision = decide(rule, items, _ledger(work.sealed(), rows), work.digest)
+        decision = decide(rule, items, _ledger(work.sealed(), rows), look)
     except GateError as fault:
         raise BadData(str(fault), field="spec.gate") from fault
     if decision.alpha is not None:
         # A file a look: two gates at once do not overwrite each other's.
-        look = replace(decision.ledger, spent=((work.digest, decision.alpha),))
-        work.sealed().write(f"{look.sealed}/{work.digest}.json", json.dumps(look.to_mapping()).encode())
+        entry = replace(decision.ledger, spent=((look, decision.alpha),))
+        work.sealed().write(f"{entry.sealed}/{look}.json", json.dumps(entry.to_mapping()).encode())
     said = to_mapping(decision)
     work.folder.write_rows(ITEMS, rows)
     work.folder.write(DECISION, json.dumps(said, indent=1, ensure_ascii=False).encode())
-    return Result((DECISION, ITEMS), f"{decision.outcome}: {decision.why}"[:1000], _facts(decision, said))
+    summary = f"{decision.outcome}: {decision.why}"[:1000]
+    notes = {"report": write_report(work, work.folder)}
+    return Result((DECISION, ITEMS), summary, _facts(decision, said), notes=notes)
 
 
 def rule_of(gate: Gate, *, red_team: bool) -> Rule:
@@ -65,6 +69,14 @@ def rule_of(gate: Gate, *, red_team: bool) -> Rule:
 def sealed_digest(rows: list[dict[str, Any]]) -> str:
     """What the sealed set is known by, whatever job looks at it."""
     return hash_of(sorted((row["part"], row["item"]) for row in rows))
+
+
+def _look(work: Work) -> str:
+    """What is looked at: the rule and the answers, whatever else the report rests on."""
+    known = {stage.value: manifest.read(work.inputs[stage]) for stage in TARGETS.values() if stage in work.inputs}
+    answers = {name: one.outcome.output for name, one in known.items() if one is not None}
+    rule = (work.plan.spec.gate or Gate()).model_dump(mode="json", by_alias=True)
+    return hash_of({"rule": rule, "answers": answers})
 
 
 def _ledger(shelf: Folder, rows: list[dict[str, Any]]) -> Ledger:

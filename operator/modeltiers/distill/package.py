@@ -13,6 +13,7 @@ from typing import Any, Final
 from modeltiers import __version__
 from modeltiers.distill import manifest
 from modeltiers.distill.faults import BadData
+from modeltiers.distill.report import write_report
 from modeltiers.distill.signature import SIGNATURE, sign
 from modeltiers.distill.stage import Result, Work
 from modeltiers.distill.store import BLOCK, Folder, open_store
@@ -37,7 +38,8 @@ def run(work: Work) -> Result:
     size = sum(one.bytes for one in facts.values())
     summary = f"{digest[:12]}: {len(files)} files, {size / 1e6:.1f} MB"
     told = {"digest": digest, "thresholdPermille": threshold, "files": len(files), "bytes": size, "signed": signed}
-    return Result((*files, PROVENANCE), f"{summary}, {'signed' if signed else 'not signed'}", told)
+    notes = {"report": write_report(work, work.inputs[Stage.GATE], digest)}
+    return Result((*files, PROVENANCE), f"{summary}, {'signed' if signed else 'not signed'}", told, notes=notes)
 
 
 def _signed(work: Work) -> bool:

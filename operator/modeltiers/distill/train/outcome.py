@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from modeltiers.distill.store import Folder
 from modeltiers.distill.train.base import SURROUNDS, config_of
 from modeltiers.distill.train.checkpoints import full_disk
-from modeltiers.distill.train.curve import drawn
 from modeltiers.distill.train.fit import Step
+from modeltiers.domain.distill.curve import drawn
 
 MODEL: Final = "model"
 LOSS, PICTURE = "loss.jsonl", "loss.svg"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, exp, lgamma, log, log1p
 from typing import Any, Final
 
@@ -110,3 +111,25 @@ def upper_bound(n: int, k: int, error: float) -> float:
         else:
             high = middle
     return high
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Answers of which the student was about as sure."""
+
+    sure: int
+    """The mean of how sure it was, in permille."""
+    answers: int
+    right: int
+
+
+def reliability(judged: Iterable[Judged], bins: int = 10) -> tuple[Bin, ...]:
+    """Answers by how sure the student was, in at most so many bins of about equal number."""
+    known = sorted(judged, key=lambda one: (one.probability, one.right))
+    bins = min(bins, len(known))
+    cuts = [len(known) * number // bins for number in range(bins + 1)] if bins else []
+    parts = [known[start:end] for start, end in pairwise(cuts)]
+    return tuple(
+        Bin(round(sum(one.probability for one in some) / len(some)), len(some), sum(one.right for one in some))
+        for some in parts
+    )

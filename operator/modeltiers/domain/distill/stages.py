@@ -73,6 +73,8 @@ def _answers(spec: DistillJobSpec) -> tuple[Model | None, ...]:
     return (spec.workload, spec.evaluation or Evaluation())
 
 
+_ASKED: Final = tuple(stage for stage in Stage if stage not in (Stage.GATE, Stage.CALIBRATE, Stage.PACKAGE))
+
 _TABLE: Final[Mapping[Stage, _Rests]] = {
     Stage.SNAPSHOT: _Rests((), lambda spec: (*spec.data.sources, spec.data.scrub)),
     # The verifiers say which rows can be tested.
@@ -85,16 +87,14 @@ _TABLE: Final[Mapping[Stage, _Rests]] = {
     Stage.EVALUATE_BASE: _Rests((Stage.SPLIT,), lambda spec: (spec.student.base, *_answers(spec))),
     Stage.EVALUATE_INCUMBENT: _Rests((Stage.SPLIT,), lambda spec: (_incumbent(spec), *_answers(spec))),
     Stage.EVALUATE_STUDENT: _Rests((Stage.TRAIN, Stage.SPLIT), lambda spec: (spec.student.trained, *_answers(spec))),
-    Stage.GATE: _Rests(
-        (Stage.EVALUATE_TEACHER, Stage.EVALUATE_BASE, Stage.EVALUATE_INCUMBENT, Stage.EVALUATE_STUDENT),
-        lambda spec: (spec.gate or Gate(),),
-    ),
+    # The report tells of all stages, and is written with the decision and with the package.
+    Stage.GATE: _Rests(_ASKED, lambda spec: (spec.gate or Gate(),)),
     Stage.CALIBRATE: _Rests(
         (Stage.EVALUATE_STUDENT, Stage.GATE),
         lambda spec: ((spec.promotion or Promotion()).calibration,),
     ),
     Stage.PACKAGE: _Rests(
-        (Stage.SPLIT, Stage.DECONTAMINATE, Stage.TRAIN, Stage.GATE, Stage.CALIBRATE),
+        (*_ASKED, Stage.GATE, Stage.CALIBRATE),
         lambda spec: (spec.workload, spec.student, spec.teacher),
     ),
 }

@@ -1,4 +1,7 @@
-"""The course of the loss as an SVG picture, by hand: the same bytes for the same numbers, and nothing to install."""
+"""The course of the loss as an SVG picture, by hand: the same bytes for the same numbers, and nothing to install.
+
+Parts have a class beside their colour, so that a page which shows the picture may draw them in its own, light or dark.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,8 @@ def drawn(points: Sequence[Point], title: str) -> str:
     if any(point.soft for point in points):
         curves["soft targets"] = [point.soft for point in points]
     highest = max((value for curve in curves.values() for value in curve), default=1.0) or 1.0
-    ticks = _ticks(highest)
-    top = max(ticks[-1], highest)
+    marks = ticks(highest)
+    top = max(marks[-1], highest)
 
     def x(step: float) -> float:
         return LEFT + (WIDE - LEFT - RIGHT) * step / last
@@ -41,15 +44,16 @@ def drawn(points: Sequence[Point], title: str) -> str:
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {HIGH}" font-family="sans-serif" font-size="12">',
-        f'<rect width="{WIDE}" height="{HIGH}" fill="#fff"/>',
+        f'<rect class="paper" width="{WIDE}" height="{HIGH}" fill="#fff"/>',
         f'<text x="{LEFT}" y="20" font-size="14">{escape(title)}</text>',
     ]
-    for tick in ticks:
-        parts.append(f'<line x1="{LEFT}" x2="{WIDE - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#ddd"/>')
+    for tick in marks:
+        at = f'x1="{LEFT}" x2="{WIDE - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"'
+        parts.append(f'<line class="grid" {at} stroke="#ddd"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
     parts += [
         f'<text x="{x(tick):.1f}" y="{HIGH - BOTTOM + 18}" text-anchor="middle">{tick:g}</text>'
-        for tick in _ticks(last)
+        for tick in ticks(last)
         if tick <= last
     ]
     parts.append(f'<text x="{WIDE - RIGHT}" y="{HIGH - 6}" text-anchor="end">step</text>')
@@ -70,7 +74,7 @@ def _lines(
     return parts
 
 
-def _ticks(highest: float) -> list[float]:
+def ticks(highest: float) -> list[float]:
     """Round numbers from 0 to the highest or just above."""
     rough = highest / 4
     size = 10.0 ** math.floor(math.log10(rough))

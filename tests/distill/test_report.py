@@ -1,0 +1,133 @@
+"""The report that the Gate and the Package stage write, from a store with everything in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from modeltiers.distill import gate, manifest
+from modeltiers.domain.distill.stages import Stage
+from tests.distill.study import Quality, Study, failing, passing, undecided
+
+
+@pytest.fixture(scope="module")
+def passed(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A job that passed and is packaged."""
+    return passing(tmp_path_factory.mktemp("passed"))
+
+
+class Page(HTMLParser):
+    """Which elements a page has, and what it would load."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.loads: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.loads += [one for one in attrs if one[0] in ("src", "href", "action", "style") or one[0].startswith("on")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_pass_says_how_to_approve_this_artifact(passed: Study) -> None:
+    digest = manifest.read(passed.folder(Stage.PACKAGE)).facts["digest"]  # type: ignore[union-attr]
+    for name in ("report.html", "report.md"):
+        report = passed.report(name)
+        assert f"modeltiers approve dj/till --digest {digest}" in report
+        assert "who approved is not proved" in report
+    for said in ("97.7 % (96.1 to 98.6)", "incumbent", "Calibration", "WrongAnswer", "0.0599 USD", "in doubt"):
+        assert said in passed.report()
+    assert "teacher-70b" in passed.report()
+
+
+def test_the_gates_own_report_has_no_digest_to_approve(passed: Study) -> None:
+    report = passed.report(stage=Stage.GATE)
+    assert "modeltiers approve" not in report
+    assert "packaged next" in report
+    assert "Calibration" not in report
+
+
+def test_the_page_loads_and_runs_nothing(passed: Study) -> None:
+    page = Page(passed.report())
+    assert not page.tags & {"script", "link", "img", "iframe", "object", "form", "a"}
+    assert page.loads == []
+    assert "url(" not in passed.report()
+
+
+def test_markup_in_rows_is_shown_as_the_text_that_it_is(tmp_path: Path) -> None:
+    study = Study(tmp_path, Quality(student=(0.4, 0.3)), rows=420, evaluation=80).all()
+    page = Page(study.report())
+    assert "script" not in page.tags
+    assert "<script>alert(" in page.text
+    assert re.search(r"^    .*<script>alert", study.report("report.md"), re.MULTILINE)
+
+
+def test_a_fail_and_an_inconclusive_have_a_report(tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "few").mkdir()
+    bad, few = failing(tmp_path / "bad"), undecided(tmp_path / "few")
+    assert (bad.decision, few.decision) == ("Fail", "Inconclusive")
+    assert "shown to be worse than the incumbent" in bad.report()
+    assert "base (incumbent)" in bad.report()
+    assert "modeltiers approve" not in bad.report() + few.report()
+    needed = json.loads(few.folder(Stage.GATE).read(gate.DECISION))["more"]
+    assert f"{needed:,} more items (data.split.evaluation of {needed + 80:,})" in few.report()
+
+
+def test_equal_inputs_give_equal_files(passed: Study, tmp_path: Path) -> None:
+    again = passing(tmp_path)
+    assert again.outcomes == passed.outcomes
+    for name in ("report.html", "report.md"):
+        assert again.report(name) == passed.report(name)
+    told = manifest.read(again.folder(Stage.PACKAGE)).body["notes"]["report"]  # type: ignore[union-attr]
+    assert told["report.html"] == again.folder(Stage.PACKAGE).facts("report.html").sha256
+
+
+def test_what_was_spent_changes_the_report_and_no_digest(passed: Study, tmp_path: Path) -> None:
+    class Dearer(Study):
+        """Asked twice as much of its teacher."""
+
+        def leave(self, stage: Stage, rows: object, **more: object) -> None:  # type: ignore[override]
+            if more.get("spend"):
+                more["spend"] = {"promptTokens": 1_000_000, "answerTokens": 1, "inDoubt": 0}
+            super().leave(stage, rows, **more)  # type: ignore[arg-type]
+
+    dearer = Dearer(tmp_path, Quality(incumbent=(0.97, 0.9))).all()
+    assert dearer.outcomes == passed.outcomes
+    assert "1,000,000" in dearer.report()
+    assert "unknown" in dearer.report()  # the cost, without a price
+
+
+def test_a_student_from_elsewhere_has_a_report(tmp_path: Path) -> None:
+    study = Study(
+        tmp_path,
+        Quality(),
+        student={"base": {"source": "pvc://models/base"}, "trained": {"source": "pvc://models/tuned"}},
+    )
+    study.run(Stage.SNAPSHOT, Stage.SPLIT)
+    for stage in (Stage.EVALUATE_TEACHER, Stage.EVALUATE_BASE, Stage.EVALUATE_STUDENT):
+        study.evaluated(stage)
+    study.run(Stage.GATE)
+    report = study.report()
+    assert "trained elsewhere" in report
+    assert "<h2>Training</h2>" not in report
+    assert re.search(r"student&#39;s base|student's base", report)
+
+
+def test_the_same_answers_under_the_same_rule_are_one_look(passed: Study) -> None:
+    """Also where the report rests on more than what was looked at."""
+    looks = list((passed.path / "sealed").glob("*/*.json"))
+    assert len(looks) == 1
+    before = looks[0].read_text()
+    (passed.folder(Stage.GATE).local or passed.path).joinpath("manifest.json").unlink()
+    passed.run(Stage.GATE)
+    assert [one.read_text() for one in (passed.path / "sealed").glob("*/*.json")] == [before]
