@@ -12,10 +12,16 @@ from typing import Final
 import click
 
 COMMANDS: Final[Mapping[str, str]] = {
+    "approve": "modeltiers.cli.distill:approve",
     "generate": "modeltiers.cli.generate:generate",
     "lint": "modeltiers.cli.lint:lint",
     "plan": "modeltiers.cli.plan:plan",
+    "report": "modeltiers.cli.distill:report",
+    "resume": "modeltiers.cli.distill:resume",
+    "retry": "modeltiers.cli.distill:retry",
+    "rollback": "modeltiers.cli.distill:rollback",
     "route": "modeltiers.cli.route:route",
+    "suspend": "modeltiers.cli.distill:suspend",
 }
 """Subcommand -> module:attribute of its click command."""
 
