@@ -26,6 +26,8 @@ def job(tmp_path: Path) -> Job:
 def scored(job: Job, *, count: int = 400, student: int = 9, prefix: str = "row", red_team: int = 0) -> Work:
     """A gate to run: the student answers so many of ten, the teacher nine, the base three."""
     work = job.work(Stage.GATE)
+    for part in ("evaluation", "redTeam"):
+        work.inputs[Stage.SPLIT].write_rows(f"{part}.jsonl", [])
     for stage, right in zip(STAGES, (student, 3, 9), strict=True):
         items = [
             {
@@ -35,6 +37,7 @@ def scored(job: Job, *, count: int = 400, student: int = 9, prefix: str = "row",
                 "part": "redTeam" if number < red_team else "evaluation",
                 "score": 1000 * (number % 10 < right),
                 "answers": [f"it is {number}" if number % 10 < right else "do not know"],
+                "failed": [None if number % 10 < right else "right"],
             }
             for number in range(count)
         ]
@@ -87,7 +90,7 @@ def test_looks_at_one_sealed_set_are_counted_over_jobs(job: Job, tmp_path: Path)
     assert look(job, 0).facts["looks"] == 1
     other = Job(local(tmp_path / "store" / "other"), job.teacher, {"gate": {"looks": 2}})
     assert look(other, 1, count=500).facts["looks"] == 2  # a set that grew
-    refused = look(other, 2)
+    refused = look(other, 2, student=8)
     assert refused.facts["decision"] == "Inconclusive"
     assert "rotate it" in refused.facts["why"]
     assert refused.facts["needed"] is None

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 from modeltiers.api.distilljob import Gate
-from modeltiers.distill import manifest
 from modeltiers.distill.faults import BadData
 from modeltiers.distill.report import write_report
 from modeltiers.distill.stage import Result, Work
@@ -73,8 +72,7 @@ def sealed_digest(rows: list[dict[str, Any]]) -> str:
 
 def _look(work: Work) -> str:
     """What is looked at: the rule and the answers, whatever else the report rests on."""
-    known = {stage.value: manifest.read(work.inputs[stage]) for stage in TARGETS.values() if stage in work.inputs}
-    answers = {name: one.outcome.output for name, one in known.items() if one is not None}
+    answers = {name: work.inputs[stage].facts(ITEMS).sha256 for name, stage in TARGETS.items() if stage in work.inputs}
     rule = (work.plan.spec.gate or Gate()).model_dump(mode="json", by_alias=True)
     return hash_of({"rule": rule, "answers": answers})
 
