@@ -23,7 +23,7 @@ _LONGEST: Final = 60.0
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class JobName(click.ParamType):
+class JobName(click.ParamType[str]):
     """`dj/NAME`, or NAME alone."""
 
     name = "dj/NAME"
