@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONPATH := operator:.
 
-.PHONY: help setup tools demo test check lint unit router-test cluster-test train-test bench e2e router-e2e fuzz soak generate golden lock clean
+.PHONY: help setup tools demo demo-distill test check lint unit router-test cluster-test train-test bench e2e router-e2e fuzz soak generate golden lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ tools: setup ## etcd, Kubernetes and kwok, built from pinned Go modules (minutes
 
 demo: setup ## operator, tiers, a policy and answers on a real node; KEEP=1 leaves it running, CONTEXT=name uses your cluster, FAKE=1 needs no root
 	@$(BIN)/python -m e2e.demo $(if $(KEEP),--keep) $(if $(CONTEXT),--context $(CONTEXT)) $(if $(FAKE),--fake)
+
+demo-distill: setup ## a DistillJob from kubectl apply to a promoted student on a real node, a refusal, and the way back
+	@$(BIN)/python -m e2e.distill $(if $(KEEP),--keep)
 
 test: check ## all checks and tests of a change; what CI runs
 

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from e2e.cluster import Cluster, HarnessError, RealNode, preflight, recipes
@@ -25,6 +24,7 @@ from e2e.train import models
 NAMESPACE = "school"
 LONGEST = 1800
 GROUP = "modeltiers.dev"
+_ENDS = frozenset({"Rejected", "Inconclusive", "BudgetExhausted"})
 
 
 def main() -> int:
@@ -76,19 +76,53 @@ def _operator(cluster: Cluster) -> OperatorPod:
 
 
 def _teach(tour: Tour, made: School) -> None:
-    tour.chapter("A teacher, a tier that follows a DistillJob, and the DistillJob")
+    tour.chapter("A teacher serves", "A tiny model that was trained on the task; the engine is vLLM.")
     made.apply(made.teacher())
     made.wait_ready("mt/teacher")
+    tour.chapter(
+        "A DistillJob, and a tier that follows it",
+        "The tier's model is distill://reader: until a student is promoted it serves the untrained base.",
+    )
     began = time.monotonic()
     made.apply(made.student(), made.job())
-    _watch(tour, made, JOB)
-    tour.kubectl("get", "dj", "-n", NAMESPACE)
-    tour.say(f"from kubectl apply to the end: {time.monotonic() - began:.0f} s")
-    print(f"\n{BOLD}Done.{END}")
+    _watch(tour, made, JOB, "Promoted")
+    tour.say(f"from kubectl apply to a promoted student: {time.monotonic() - began:.0f} s")
+    tour.kubectl("get", "dj,mt", "-n", NAMESPACE)
+    _refused(tour, made)
+    _cannot_say(tour, made)
+    _back(tour, made)
+    print(f"\n{BOLD}Everything above ran for real, but the GPUs and the size of the models.{END}")
 
 
-def _watch(tour: Tour, made: School, name: str, until: Callable[[str], bool] = bool) -> None:
-    """Print a line for each change, as `kubectl get dj -w` does, until the job is at its end."""
+def _refused(tour: Tour, made: School) -> None:
+    tour.chapter(
+        "A student that learnt nothing is refused",
+        "The same data and teacher, another recipe: what both jobs have in common is found in the store.",
+    )
+    made.apply(made.job("lazy", training=dict(models.BAD_STUDENT), promotion={}))
+    _watch(tour, made, "lazy", "Rejected")
+
+
+def _cannot_say(tour: Tour, made: School) -> None:
+    tour.chapter("Too few items to say", "A margin of a tenth of a point takes more sealed items than there are.")
+    made.apply(made.job("strict", gate={"marginPermille": 1}, promotion={}))
+    _watch(tour, made, "strict", "Inconclusive")
+
+
+def _back(tour: Tour, made: School) -> None:
+    tour.chapter("The way back", "An annotation that names the artifact takes the student out of its tier.")
+    digest = made.get("dj", JOB)["status"]["artifact"]["digest"]
+    tour.kubectl("annotate", "-n", NAMESPACE, "dj", JOB, f"{GROUP}/rollback={digest}")
+    _watch(tour, made, JOB, "RolledBack")
+    end = time.monotonic() + 240
+    while made.get("mt", "small")["status"]["model"] != "pvc://models/base" and time.monotonic() < end:
+        time.sleep(0.5)
+    made.wait_ready("mt/small")
+    tour.kubectl("get", "dj,mt", "-n", NAMESPACE)
+
+
+def _watch(tour: Tour, made: School, name: str, wanted: str) -> None:
+    """Print a line for each change, as `kubectl get dj -w` does, until the job is at the wanted end."""
     end, last = time.monotonic() + LONGEST, ""
     while time.monotonic() < end:
         status = made.get("dj", name).get("status") or {}
@@ -99,12 +133,14 @@ def _watch(tour: Tour, made: School, name: str, until: Callable[[str], bool] = b
         if line != last:
             tour.show(f"[{time.monotonic() - tour.began:4.0f} s] {line}")
             last = line
-        if complete.get("status") == "True" and until(complete.get("reason", "")):
+        if complete.get("status") == "True" and complete["reason"] == wanted:
+            tour.say(complete["message"])
             return
-        if stalled.get("status") == "True":
-            raise HarnessError(f"{stalled['reason']}: {stalled['message']}\n{made.describe()[-6000:]}")
+        if stalled.get("status") == "True" or (complete.get("status") == "True" and complete["reason"] in _ENDS):
+            why = stalled if stalled.get("status") == "True" else complete
+            raise HarnessError(f"{name}: {why['reason']}: {why['message']}\n{made.describe()[-6000:]}")
         time.sleep(0.5)
-    raise HarnessError(f"not at its end after {LONGEST} s\n{made.describe()[-6000:]}")
+    raise HarnessError(f"{name} is not at its end after {LONGEST} s\n{made.describe()[-6000:]}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from e2e.train import models, task
 
 PROFILE = team.PROFILE
 TEACHER, TIER, JOB = "teacher", "small", "reader"
-EVALUATION, CALIBRATION, RED_TEAM = 500, 200, 100
+EVALUATION, CALIBRATION, RED_TEAM = 500, 200, 260
 
 
 def settings(engine_image: str, router_image: str, distill_image: str, train_image: str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def write_files(home: Path, rows: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     store.chmod(0o777)  # the stages run as nobody that this machine knows
     _write_rows(data / "rows.jsonl", task.make_rows(rows + EVALUATION + CALIBRATION, 11))
-    _write_rows(data / "red-team.jsonl", task.make_rows(RED_TEAM, 11, red_team=True))
+    _write_rows(data / "red-team.jsonl", task.make_rows(RED_TEAM, 12, red_team=True))
     for path in (home, *home.rglob("*")):
         path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
     return home
@@ -146,7 +146,7 @@ class School:
             },
             "generation": {"maxTokens": 16, "concurrency": 16},
             "training": dict(models.STUDENT),
-            "evaluation": {"maxTokens": 16, "concurrency": 16},
+            "evaluation": {"tierRef": {"name": TIER}, "maxTokens": 16, "concurrency": 16},
             "gate": {"slices": [{"name": one, "marginPermille": 100} for one in task.SLICES]},
             "promotion": {
                 "tierRef": {"name": TIER},
@@ -155,7 +155,8 @@ class School:
             },
             "store": {"claimName": "artifacts"},
         }
-        return self.object("DistillJob", name, own | spec)
+        whole = {field: value for field, value in (own | spec).items() if value is not None}
+        return self.object("DistillJob", name, whole)
 
     def object(self, kind: str, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         """An object of ours."""

@@ -182,7 +182,7 @@ def test_a_job_goes_from_stage_to_stage_and_is_packaged(distill: Distill) -> Non
     assert status["gate"] == GATE
     assert (status["stage"], status["decision"], status["spend"]) == ("Packaged", "Pass", spend)
     assert status["artifact"]["digest"] == "ab" * 16
-    assert status["artifact"]["source"].startswith("pvc://artifacts/arithmetic/stages/Package/")
+    assert status["artifact"]["source"].startswith("pvc://artifacts/stages/Package/")
     assert [one["state"] for one in status["stages"]] == ["Complete"] * 11
     assert distill.condition("Ready")[0] == "True"
     columns = distill.kubectl("get", "dj", "arithmetic").split()
@@ -303,7 +303,7 @@ def test_pods_are_restricted_and_hold_no_token(distill: Distill) -> None:
     engine = pod["initContainers"][0]
     assert engine["restartPolicy"] == "Always"
     assert "--host=127.0.0.1" in engine["args"]
-    assert engine["args"][0].startswith("/model/arithmetic/stages/Train/")
+    assert engine["args"][0].startswith("/model/stages/Train/")
     assert {one["name"] for one in pod["containers"]} == {"stage"}
 
 

@@ -17,7 +17,7 @@ from tests.unit.test_distill_stages import BASE, spec
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DIGEST = "ab" * 16
-SOURCE = "pvc://artifacts/job/stages/Package/x/model"
+SOURCE = "pvc://artifacts/stages/Package/0a/model"
 ARTIFACT = {"digest": DIGEST, "source": SOURCE}
 WANTED = Promotion.model_validate(
     {"tierRef": {"name": "small"}, "canary": {"stepsPermille": [50, 500], "holdSeconds": 60}}

@@ -271,7 +271,7 @@ class DistillReconciler:
     def _source(self, scene: _Scene, stage: Stage, digest: str) -> str | None:
         """Where a stage left weights, as a tier would name them; None in a store that pods cannot mount."""
         claim = scene.spec.store.claim_name
-        return f"pvc://{claim}/{scene.key[1]}/stages/{stage.value}/{digest}/model" if claim else None
+        return f"pvc://{claim}/stages/{stage.value}/{digest}/model" if claim else None
 
     # --- promotion ----------------------------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ def _one(
     done: tuple[Manifest, bool] = run_stage(plan, root, stage, _outcomes(args.input), progress=progress, stop=stop)
     found, reused = done
     log.info("%s: %s", stage.value, found.body["summary"])
-    return found.report(reused=reused)
+    return found.report(plan.job, reused=reused)
 
 
 def read_plan(path: Path) -> Plan:
@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--result", type=Path, help="file for what came of it, as JSON")
     for command in (one, every):
         command.add_argument("--plan", type=Path, required=True, help="the plan, as JSON")
-        command.add_argument("--store", required=True, help="path or fsspec address of the job's folder")
+        command.add_argument("--store", required=True, help="path or s3:// address of the store")
     return parser
 
 

@@ -30,9 +30,11 @@ class Manifest:
         """The stage's figures."""
         return dict(self.body["facts"])
 
-    def report(self, *, reused: bool) -> dict[str, Any]:
+    def report(self, job: str, *, reused: bool) -> dict[str, Any]:
         """What the operator is told."""
         kept = {name: self.body[name] for name in ("stage", "digest", "output", "summary", "facts", "spend")}
+        if self.body.get("job") != job:
+            kept["spend"] = {}  # another job of the store paid for it
         whole = {"outcome": "Complete", "reused": reused, **kept}
         if len(json.dumps(whole).encode()) > MOST:
             flat = self.body["facts"].items()
@@ -45,12 +47,13 @@ def read(folder: Folder) -> Manifest | None:
     return Manifest(json.loads(folder.read(MANIFEST))) if folder.has(MANIFEST) else None
 
 
-def write(folder: Folder, stage: Stage, digest: str, result: Result) -> Manifest:
+def write(folder: Folder, stage: Stage, digest: str, result: Result, job: str = "") -> Manifest:
     """Make a stage complete."""
     files = {name: folder.facts(name) for name in sorted(result.outputs)}
     outputs = {name: {"sha256": facts.sha256, "bytes": facts.bytes} for name, facts in files.items()}
     body = {
         "formatVersion": 1,
+        "job": job,
         "stage": stage.value,
         "digest": digest,
         "output": hash_of({"outputs": outputs, "facts": result.facts}),

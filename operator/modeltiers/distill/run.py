@@ -65,7 +65,7 @@ def run_stage(
             )
     work = Work(plan, stage, digest, root, folder, inputs, progress or Progress(), stop or threading.Event())
     work.check()
-    return manifest.write(folder, stage, digest, _code(stage)(work)), False
+    return manifest.write(folder, stage, digest, _code(stage)(work), plan.job), False
 
 
 def run_all(plan: Plan, root: Folder, *, stop: threading.Event | None = None) -> dict[Stage, manifest.Manifest]:

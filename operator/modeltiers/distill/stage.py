@@ -54,7 +54,7 @@ class Work:
     stage: Stage
     digest: str
     root: Folder
-    """The job's folder: what is kept over all stages lies there."""
+    """The store, which all jobs share: what two of them rest on alike is done once."""
     folder: Folder
     """The stage's own: its outcome, and what it keeps to go on after an interruption."""
     inputs: Mapping[Stage, Folder]
@@ -65,7 +65,7 @@ class Work:
 
     def sealed(self) -> Folder:
         """Where the looks at sealed sets are kept, by all jobs of the store."""
-        return Folder(self.root.fs, self.root.path.rpartition("/")[0]).sub("sealed")
+        return self.root.sub("sealed")
 
     def check(self) -> None:
         """Stop here if asked to."""

@@ -153,7 +153,7 @@ def _pod(
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(owner, spec, step, outcomes, settings, mounts)],
+        "containers": [_container(spec, step, outcomes, settings, mounts)],
         "volumes": volumes,
     }
     selector = dict(how.node_selector)
@@ -199,7 +199,6 @@ def _claims_once(pod: Manifest) -> Manifest:
 
 
 def _container(
-    owner: Owner,
     spec: DistillJobSpec,
     step: Next,
     outcomes: Mapping[Stage, Outcome],
@@ -216,7 +215,7 @@ def _container(
             "run",
             step.stage.value,
             f"--plan={PLAN}/{PLAN_FILE}",
-            f"--store={address_of(spec.store, owner.name)}",
+            f"--store={address_of(spec.store)}",
             *given,
             "--result=/dev/termination-log",
             f"--port={names.ADMIN_PORT}",
@@ -245,9 +244,9 @@ def image_of(spec: DistillJobSpec, stage: Stage, settings: Settings) -> str | No
     return (spec.scheduling and spec.scheduling.image) or settings.distill.train_image or settings.distill.image
 
 
-def address_of(store: ArtifactStore, job: str) -> str:
-    """Where a job's folder is, as its stages reach it."""
-    return f"{store.s3}/{job}" if store.s3 else f"{STORE}/{job}"
+def address_of(store: ArtifactStore) -> str:
+    """Where the store is, as stages reach it."""
+    return store.s3 or STORE
 
 
 def model_path(role: str, weights: Weights) -> str:

@@ -19,7 +19,7 @@ TRIED: Final = frozenset({"Canary", "Settling"})
 TAKEN: Final = frozenset({"Settling", "Live"})
 
 
-PACKAGE: Final = re.compile(r"pvc://[^/]+/[^/]+/stages/Package/[0-9a-f]+/model")
+PACKAGE: Final = re.compile(r"pvc://[^/]+/stages/Package/[0-9a-f]+/model")
 
 
 def is_package(weights: Weights) -> bool:
