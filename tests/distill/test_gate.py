@@ -20,7 +20,7 @@ STAGES = (Stage.EVALUATE_STUDENT, Stage.EVALUATE_BASE, Stage.EVALUATE_TEACHER)
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     """A job whose teacher is not asked."""
-    return Job(local(tmp_path / "store" / "job"), TeacherProcess(1, tmp_path))
+    return Job(local(tmp_path / "store"), TeacherProcess(1, tmp_path))
 
 
 def scored(job: Job, *, count: int = 400, student: int = 9, prefix: str = "row", red_team: int = 0) -> Work:
@@ -88,7 +88,7 @@ def test_looks_at_one_sealed_set_are_counted_over_jobs(job: Job, tmp_path: Path)
     job.spec = {"gate": {"looks": 2}}
     assert look(job, 0).facts["looks"] == 1
     assert look(job, 0).facts["looks"] == 1
-    other = Job(local(tmp_path / "store" / "other"), job.teacher, {"gate": {"looks": 2}})
+    other = Job(local(tmp_path / "store"), job.teacher, {"gate": {"looks": 2}})
     assert look(other, 1, count=500).facts["looks"] == 2  # a set that grew
     refused = look(other, 2, student=8)
     assert refused.facts["decision"] == "Inconclusive"
