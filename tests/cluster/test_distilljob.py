@@ -182,7 +182,8 @@ def test_a_job_goes_from_stage_to_stage_and_is_packaged(distill: Distill) -> Non
     assert status["gate"] == GATE
     assert (status["stage"], status["decision"], status["spend"]) == ("Packaged", "Pass", spend)
     assert status["artifact"]["digest"] == "ab" * 16
-    assert status["artifact"]["source"].startswith("pvc://artifacts/stages/Package/")
+    place = f"pvc://artifacts/stages/Package/{status['stages'][-1]['digest']}"
+    assert (status["artifact"]["source"], status["artifact"]["report"]) == (f"{place}/model", f"{place}/report.html")
     assert [one["state"] for one in status["stages"]] == ["Complete"] * 11
     assert distill.condition("Ready")[0] == "True"
     columns = distill.kubectl("get", "dj", "arithmetic").split()

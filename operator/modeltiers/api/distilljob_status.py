@@ -105,8 +105,8 @@ class Artifact(Model):
     """Where its weights are, as a ModelTier would name them; absent where no tier can mount them."""
     threshold_permille: Annotated[int, Field(ge=0, le=1000)] | None = None
     """Confidence from which a route may accept its answers; absent when nothing was calibrated."""
-    report: ShortText | None = None
-    """Where its report is."""
+    report: Text | None = None
+    """Where its report is in the store."""
 
 
 class PromotionStatus(Model):

@@ -29,6 +29,7 @@ from modeltiers.domain.catalogue import Catalogue
 from modeltiers.domain.distill import admission
 from modeltiers.domain.distill.following import job_of
 from modeltiers.domain.distill.job import JobView, Known, Report, completed, facts_of, report_of, unfinished
+from modeltiers.domain.distill.overview import report_address
 from modeltiers.domain.distill.plan import Plan, Target
 from modeltiers.domain.distill.promotion import Counted, Step, TierSeen, promote
 from modeltiers.domain.distill.reasons import COMPLETE
@@ -145,8 +146,10 @@ class DistillReconciler:
         entry = completed(report, job)
         _put(scene.status, entry)
         scene.status.update(facts_of(report))
-        if "artifact" in scene.status and (source := self._source(scene, Stage.PACKAGE, job.digest)):
-            scene.status["artifact"]["source"] = source
+        if (artifact := scene.status.get("artifact")) is not None:
+            places = {"source": self._source(scene, Stage.PACKAGE, job.digest)}
+            places["report"] = report_address({**scene.body, "status": scene.status})
+            artifact.update({name: place for name, place in places.items() if place})
         self.events.record(scene.body, "Normal", "StageComplete", f"{entry['name']}: {entry['summary']}")
 
     def _job(self, scene: _Scene, step: Next) -> JobView | None:
