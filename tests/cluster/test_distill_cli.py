@@ -103,9 +103,9 @@ def test_the_report_is_fetched_from_the_store(distill: Distill, person: Person, 
     distill.complete(Stage.GATE, facts={"decision": "Fail", "items": 100, "needed": 90})
     distill.until("Complete", "True", "Rejected")
     digest = next(one["digest"] for one in distill.status["stages"] if one["name"] == "Gate")
-    assert f"pvc://artifacts/arithmetic/stages/Gate/{digest}/report.html" in person("report", "dj/arithmetic")
+    assert f"pvc://artifacts/stages/Gate/{digest}/report.html" in person("report", "dj/arithmetic")
     assert "is it the store of this job" in person(*fetch, code=1)
-    place = tmp_path / "store/arithmetic/stages/Gate" / digest
+    place = tmp_path / "store/stages/Gate" / digest
     place.mkdir(parents=True)
     (place / "report.html").write_text("<p>the report</p>")
     person(*fetch)

@@ -117,7 +117,9 @@ class Study(Job):
             folder.write_rows(name, lines)
         digest = digest_of(stage, self.plan.spec, self.outcomes)
         files = (*rows, *more.pop("files", ()))
-        self.outcomes[stage] = manifest.write(folder, stage, digest, Result(files, "by hand", **more)).outcome
+        self.outcomes[stage] = manifest.write(
+            folder, stage, digest, Result(files, "by hand", **more), self.plan.job
+        ).outcome
 
     def _generate(self) -> None:
         answers = []

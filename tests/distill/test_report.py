@@ -107,6 +107,22 @@ def test_what_was_spent_changes_the_report_and_no_digest(passed: Study, tmp_path
     assert "unknown" in dearer.report()  # the cost, without a price
 
 
+def test_what_another_job_paid_for_is_said_and_not_counted(tmp_path: Path) -> None:
+    class Second(Study):
+        """Finds the teacher's answers in the store."""
+
+        def leave(self, stage: Stage, rows: object, **more: object) -> None:  # type: ignore[override]
+            plan = self.plan
+            if more.get("spend"):
+                self.plan = plan.model_copy(update={"job": "first"})
+            super().leave(stage, rows, **more)  # type: ignore[arg-type]
+            self.plan = plan
+
+    report = Second(tmp_path, Quality(), rows=420, evaluation=80).all().report()
+    assert "in the store already: first paid for them" in report
+    assert "0.0599 USD" not in report
+
+
 def test_a_student_from_elsewhere_has_a_report(tmp_path: Path) -> None:
     study = Study(
         tmp_path,
@@ -125,9 +141,9 @@ def test_a_student_from_elsewhere_has_a_report(tmp_path: Path) -> None:
 
 def test_the_same_answers_under_the_same_rule_are_one_look(passed: Study) -> None:
     """Also where the report rests on more than what was looked at."""
-    looks = list((passed.path / "sealed").glob("*/*.json"))
+    looks = list((passed.path / "store/sealed").glob("*/*.json"))
     assert len(looks) == 1
     before = looks[0].read_text()
     (passed.folder(Stage.GATE).local or passed.path).joinpath("manifest.json").unlink()
     passed.run(Stage.GATE)
-    assert [one.read_text() for one in (passed.path / "sealed").glob("*/*.json")] == [before]
+    assert [one.read_text() for one in (passed.path / "store/sealed").glob("*/*.json")] == [before]

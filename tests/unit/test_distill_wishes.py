@@ -172,7 +172,7 @@ def test_an_overview_says_what_is_known_and_what_is_next() -> None:
         "student 97.7 %",
         "difference +5.5 points, lower bound +3.1",
         "accepted from a confidence of 94.0 %",
-        f"pvc://artifacts/till/stages/Package/{DIGEST}/report.html",
+        f"pvc://artifacts/stages/Package/{DIGEST}/report.html",
         f"Next       modeltiers approve dj/till --digest {DIGEST}",
     ):
         assert said in told
@@ -191,4 +191,4 @@ def test_an_overview_of_nothing_claims_nothing() -> None:
 def test_a_refused_students_report_lies_beside_the_decision() -> None:
     stages = [{"name": "Gate", "state": "Complete", "digest": OTHER}]
     body = job(spec={"store": {"s3": "s3://bucket/runs"}}, status={"artifact": None, "stages": stages})
-    assert report_address(body) == f"s3://bucket/runs/till/stages/Gate/{OTHER}/report.html"
+    assert report_address(body) == f"s3://bucket/runs/stages/Gate/{OTHER}/report.html"

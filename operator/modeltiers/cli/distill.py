@@ -114,7 +114,7 @@ def _do(kubectl: Kubectl, name: str, wish: Callable[[Mapping[str, Any]], wishes.
 
 
 def _stored(job: Mapping[str, Any], store: str) -> bytes:
-    """The report as it lies in the store: under the job's folder, or in it where that is what was named."""
+    """The report as it lies in the store."""
     path = report_path(job.get("status") or {})
     if path is None:
         raise click.ClickException("there is no report yet: the gate has not decided")
@@ -126,9 +126,8 @@ def _stored(job: Mapping[str, Any], store: str) -> bytes:
         raise click.ClickException(f"reading a store needs {missing.name}: install modeltiers[distill]") from None
     root = open_store(store)
     try:
-        for folder in (root.sub(job["metadata"]["name"]), root):
-            if folder.has(path):
-                return folder.read(path)
+        if root.has(path):
+            return root.read(path)
     except StageFault as fault:
         raise click.ClickException(str(fault)) from None
-    raise click.ClickException(f"{store} has no {job['metadata']['name']}/{path}: is it the store of this job?")
+    raise click.ClickException(f"{store} has no {path}: is it the store of this job?")

@@ -122,7 +122,7 @@ def next_commands(job: Mapping[str, Any]) -> Iterator[str]:
 
 
 def report_path(status: Mapping[str, Any]) -> str | None:
-    """The last report inside the job's folder; None before there is a decision."""
+    """The last report inside the store; None before there is a decision."""
     digests = {
         one.get("name"): one.get("digest") for one in status.get("stages") or () if one.get("state") == "Complete"
     }
@@ -138,4 +138,4 @@ def report_address(job: Mapping[str, Any]) -> str | None:
     if path is None:
         return None
     root = store.get("s3") or f"pvc://{store.get('claimName')}"
-    return f"{root}/{job['metadata']['name']}/{path}"
+    return f"{root}/{path}"

@@ -109,6 +109,9 @@ class Evidence:
     """Figures of the stages that are complete."""
     outcomes: Mapping[Stage, Outcome] = field(default_factory=dict)
     spend: Mapping[Stage, Mapping[str, Any]] = field(default_factory=dict)
+    """Of the stages that this job ran."""
+    others: tuple[str, ...] = ()
+    """Jobs of the store that asked the teacher what this one found there."""
     loss: Sequence[Loss] = ()
     bins: Sequence[Bin] = ()
     """Of the calibration."""

@@ -129,8 +129,10 @@ def _milli(value: Any) -> str:
 def spend(of: Evidence) -> Section:
     """What the teacher was asked for. Each stage that asks tells all that the job spent until then."""
     told = [(stage, of.spend[stage]) for stage in (Stage.GENERATE, Stage.EVALUATE_TEACHER) if of.spend.get(stage)]
+    found = f"Some of the teacher's answers were in the store already: {', '.join(of.others)} paid for them."
+    texts = (found,) if of.others else ()
     if not told:
-        return Section("Spend", ("What the teacher was asked for is not in the store.",))
+        return Section("Spend", texts or ("The teacher was asked for nothing.",))
     last = max((said for _, said in told), key=_tokens)
     rows = filled(_spent(last))
     before = 0
@@ -144,10 +146,9 @@ def spend(of: Evidence) -> Section:
     says = "Tokens that the teacher was asked for and answered, by what they were for."
     plots = (Plot(bars(rows_drawn, says), says),) if whole else ()
     note = (
-        "As the teacher's own answers counted it. What was in the store already was paid for once, by the job that"
-        " asked. Training and the student's own answers are not in it."
+        "As the teacher's own answers counted it, for this job. Training and the student's own answers are not in it."
     )
-    return Section("Spend", (), plots, (Table(("", ""), rows),), notes=(note,))
+    return Section("Spend", texts, plots, (Table(("", ""), rows),), notes=(note,))
 
 
 _DONE: Final = {Stage.GENERATE: "training rows", Stage.EVALUATE_TEACHER: "sealed items"}

@@ -53,8 +53,8 @@ def reasons(of: Evidence) -> tuple[str, ...]:
 
 
 _ANEW: Final = (
-    "A DistillJob of this name, deleted and created anew with the changes, finds in the store what has not changed: no"
-    " answer of the teacher is paid for again."
+    "That is another DistillJob; what it has in common with this one in the same store is neither done nor paid for"
+    " again."
 )
 
 # --- what to do next --------------------------------------------------------------------------------------------------
