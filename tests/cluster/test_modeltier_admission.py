@@ -41,8 +41,12 @@ def beside(rule: dict[str, Any]) -> dict[str, Any]:
 
 
 RULES = yaml.safe_load((FIXTURES / "rules.yaml").read_text())
-# A candidate's model keeps the rules of the tier's.
-RULES += [beside(rule) for rule in RULES if rule["at"].startswith("spec.model") and "before" not in rule]
+# A candidate's model keeps the rules of the tier's, but for those that are about following a DistillJob.
+RULES += [
+    beside(rule)
+    for rule in RULES
+    if rule["at"].startswith("spec.model") and "before" not in rule and rule.get("candidate", True)
+]
 NODES = dict(nodes(crd(MODEL_TIER)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
 SPEC = {path: node for path, node in NODES.items() if path.startswith("spec")}
 
