@@ -29,9 +29,9 @@ PROMISES = (
 
 
 @contextlib.contextmanager
-def demo(state: Path) -> Iterator[subprocess.Popen[str]]:
+def demo(state: Path, module: str = "e2e.demo") -> Iterator[subprocess.Popen[str]]:
     """The demo in a process of its own."""
-    command = [sys.executable, "-m", "e2e.demo", "--state", str(state)]
+    command = [sys.executable, "-m", module, "--state", str(state)]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -77,3 +77,15 @@ def test_a_killed_demo_leaves_nothing(tmp_path: Path) -> None:
         wait_until(lambda: not named(tmp_path), "every process of it to end", 20)
         Cluster(tmp_path).down()
         assert machine() == before
+
+
+def test_a_distillation_is_promoted_refused_and_taken_back(tmp_path: Path) -> None:
+    """`make demo-distill`: real data, training, tests and serving, from apply to a promoted student and back."""
+    before = machine()
+    with demo(tmp_path, "e2e.distill") as process:
+        said, _ = process.communicate(timeout=1800)
+        print(said)
+        assert process.returncode == 0
+    for reason in ("Promoted", "Rejected", "Inconclusive", "RolledBack"):
+        assert reason in said
+    assert machine() == before
