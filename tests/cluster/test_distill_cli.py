@@ -52,7 +52,8 @@ def person(distill: Distill, tmp_path: Path) -> Person:
 def test_a_person_approves_takes_back_and_approves_again(distill: Distill, person: Person) -> None:
     digest = promoted(distill, approval="Manual")["digest"]
     distill.until("AwaitingApproval", "True", "ApprovalWanted")
-    assert f"modeltiers approve dj/arithmetic --digest {digest}" in person("report", "dj/arithmetic")
+    command = f"modeltiers approve dj/arithmetic -n {distill.tiers.namespace} --digest {digest}"
+    assert command in person("report", "dj/arithmetic")
     assert "and not cdcd" in person("approve", "dj/arithmetic", "--digest", "cd" * 16, code=1)
     assert "serves nobody yet" in person("rollback", "dj/arithmetic", code=1)
     assert f"would write annotation modeltiers.dev/approve={digest}" in person("approve", "dj/arithmetic", "--dry-run")

@@ -107,6 +107,16 @@ def test_what_was_spent_changes_the_report_and_no_digest(passed: Study, tmp_path
     assert "unknown" in dearer.report()  # the cost, without a price
 
 
+def test_a_sealed_set_that_is_used_up_is_said(tmp_path: Path) -> None:
+    gate_of = {"looks": 1, "slices": [{"name": "nowhere"}]}
+    first = Study(tmp_path, Quality(), rows=420, evaluation=80, gate=gate_of).all()
+    assert re.search(r"\d+ more items of slice nowhere", first.report())
+    worse = Quality(student=(0.8, 0.7))
+    second = Study(tmp_path, worse, rows=420, evaluation=80, gate=gate_of).all()
+    assert "This sealed set is used up" in second.report()
+    assert "Nothing was: the sealed set was looked at" in second.report()
+
+
 def test_what_another_job_paid_for_is_said_and_not_counted(tmp_path: Path) -> None:
     class Second(Study):
         """Finds the teacher's answers in the store."""

@@ -173,11 +173,15 @@ def test_an_overview_says_what_is_known_and_what_is_next() -> None:
         "difference +5.5 points, lower bound +3.1",
         "accepted from a confidence of 94.0 %",
         f"pvc://artifacts/stages/Package/{DIGEST}/report.html",
-        f"Next       modeltiers approve dj/till --digest {DIGEST}",
+        f"Next       modeltiers approve dj/till -n team --digest {DIGEST}",
     ):
         assert said in told
-    assert list(next_commands(job(at("Live")))) == [f"modeltiers rollback dj/till --digest {DIGEST}"]
-    assert next(next_commands(failed())).startswith("modeltiers retry dj/till")
+    assert list(next_commands(job(at("Live")))) == [f"modeltiers rollback dj/till -n team --digest {DIGEST}"]
+    assert next(next_commands(failed())).startswith("modeltiers retry dj/till -n team")
+    moved = [
+        {"type": one, "status": "True", "reason": "BadData", "message": "\x1b[2J"} for one in ("Complete", "Ready")
+    ]
+    assert "\x1b" not in overview(job(status={"conditions": moved}))
 
 
 def test_an_overview_of_nothing_claims_nothing() -> None:

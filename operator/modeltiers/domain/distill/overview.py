@@ -33,7 +33,12 @@ def overview(job: Mapping[str, Any]) -> str:
         told = list(found)
         if told:
             lines += ["", *(f"{title if not number else '':<11}{line}" for number, line in enumerate(told))]
-    return "\n".join(lines)
+    return "\n".join(map(_plain, lines))
+
+
+def _plain(line: str) -> str:
+    """A line whose characters move no cursor: messages quote what rows and servers say."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line)
 
 
 def _where(status: Mapping[str, Any]) -> Iterator[str]:
@@ -54,8 +59,9 @@ def _stages(status: Mapping[str, Any]) -> Iterator[str]:
     for one in known:
         more = shown(status.get("running")) if one.get("state") == "Running" else str(one.get("summary", ""))
         took = "found" if one.get("reused") else _took(one)
-        tries = f"{one['attempts']} tries; " if one.get("attempts", 0) > 1 else ""
-        yield f"{one.get('name', ''):<18}{one.get('state', ''):<10}{took:>9}  {tries}{more}".rstrip()
+        tries = f"{one['attempts']} tries" if one.get("attempts", 0) > 1 else ""
+        said = "; ".join(filter(None, (tries, more)))
+        yield f"{one.get('name', ''):<18}{one.get('state', ''):<10}{took:>9}  {said}".rstrip()
 
 
 def _took(one: Mapping[str, Any]) -> str:
@@ -108,17 +114,18 @@ def _promotion(status: Mapping[str, Any]) -> Iterator[str]:
 
 def next_commands(job: Mapping[str, Any]) -> Iterator[str]:
     """What a person can do now."""
-    status, name = job.get("status") or {}, job["metadata"]["name"]
+    status, metadata = job.get("status") or {}, job["metadata"]
+    where = f"dj/{metadata['name']}" + (f" -n {metadata['namespace']}" if metadata.get("namespace") else "")
     digest, state = (status.get("artifact") or {}).get("digest"), (status.get("promotion") or {}).get("state")
     if (job.get("spec") or {}).get("suspend"):
-        yield f"modeltiers resume dj/{name}"
+        yield f"modeltiers resume {where}"
     if digest and state in ("AwaitingApproval", "RolledBack"):
-        yield f"modeltiers approve dj/{name} --digest {digest}"
+        yield f"modeltiers approve {where} --digest {digest}"
     if digest and state in UNDER_WAY:
-        yield f"modeltiers rollback dj/{name} --digest {digest}"
+        yield f"modeltiers rollback {where} --digest {digest}"
     failed = [one for one in status.get("stages") or () if one.get("state") == "Failed"]
     if failed and by_type(status.get("conditions") or []).get(COMPLETE, {}).get("status") != "True":
-        yield f"modeltiers retry dj/{name}, when what the message names is corrected"
+        yield f"modeltiers retry {where}, when what the message names is corrected"
 
 
 def report_path(status: Mapping[str, Any]) -> str | None:

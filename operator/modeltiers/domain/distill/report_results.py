@@ -106,8 +106,13 @@ def _passed(of: Evidence) -> Iterator[Step]:
 
 def _undecided(of: Evidence) -> Iterator[Step]:
     missing = [one for one in of.decision["comparisons"] if one["outcome"] == "Inconclusive" and one["more"]]
+    if of.decision.get("alpha") is None:
+        yield Step(f"This sealed set is used up: seal rows that no student was tested on. {_ANEW}")
+        return
     if not missing:
-        yield Step(f"More items would not help here. {of.decision['why']}")
+        yield Step(
+            "More items would not help here. docs/gate.md says what each reason above means, and what to do about it."
+        )
         return
     all_of = max((one["more"] for one in missing if _of_all(one["name"])), default=0)
     wanted = [f"{count(one['more'])} more {_kind(one['name'])}" for one in missing if not _of_all(one["name"])]
