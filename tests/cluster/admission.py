@@ -10,6 +10,7 @@ import base64
 import copy
 import http.client
 import json
+import re
 import ssl
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+
+from e2e.cluster import Cluster
+from modeltiers.api.schema import Schema
 
 Body = dict[str, Any]
 FIELD_MANAGER = "admission-test"
@@ -169,3 +173,99 @@ def with_value(body: Body, place: tuple[str | int, ...], value: Any) -> Body:
 def shown(place: Iterable[str | int]) -> str:
     """A place as the API server writes it."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).removeprefix(".")
+
+
+def install(cluster: Cluster, name: str, *files: str, text: str | None = None) -> None:
+    """Apply a CRD and wait until it is served."""
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", *(files or ("-f", "-")), input=text)
+    cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
+
+
+# --- what a walk over a schema tries ----------------------------------------------------------------------------------
+
+
+def about(case: dict[str, Any], path: str, message: str) -> bool:
+    """Whether an entry of the table is about this rule."""
+    return bool(case["at"] == path and message.startswith(case["message"]))
+
+
+def illegal(node: Schema, legal: Any) -> Iterator[tuple[str, Any]]:
+    """For each bound, a value that breaks it and, where that can be, nothing else."""
+    yield "type", 7 if node["type"] in ("string", "object", "array") else "seven"
+    if "enum" in node:
+        yield "enum", "Nonsense"
+    if node["type"] == "integer":
+        yield from illegal_integers(node, legal)
+    elif node["type"] == "string":
+        yield from illegal_strings(node, legal)
+    else:
+        yield from illegal_insides(node, legal)
+
+
+def illegal_integers(node: Schema, legal: int) -> Iterator[tuple[str, Any]]:
+    """Too small, too large, and a part of one."""
+    if "minimum" in node:
+        yield "minimum", node["minimum"] - 1
+        yield "maximum", node["maximum"] + 1
+        if legal < 10**6:  # Kubernetes 1.33 tells by a relative error whether a number is whole
+            yield "integer", legal + 0.5
+
+
+def illegal_strings(node: Schema, legal: str) -> Iterator[tuple[str, Any]]:
+    """Too long, too short, and lines around a legal one."""
+    if "maxLength" in node:
+        yield "maxLength", legal + "a" * (node["maxLength"] + 1 - len(legal))
+    if node.get("minLength"):
+        yield "minLength", legal[: node["minLength"] - 1]
+    if "pattern" in node:
+        probes = (legal + "\n", "\n" + legal, legal + "\x00")
+        yield from (("pattern", probe) for probe in probes if not re.fullmatch(node["pattern"], probe))
+
+
+def illegal_insides(node: Schema, legal: Any) -> Iterator[tuple[str, Any]]:
+    """Too many, twice the same, and without what is required; a boolean has no inside."""
+    if "maxItems" in node:
+        yield "maxItems", [item_like(legal, number) for number in range(node["maxItems"] + 1)]
+    if "maxProperties" in node:
+        yield "maxProperties", {f"k{number}": "" for number in range(node["maxProperties"] + 1)}
+    if node.get("x-kubernetes-list-type") == "map":
+        yield "map keys", [legal[0], legal[0]]
+    for name in node.get("required", ()):
+        yield f"required {name}", {key: value for key, value in legal.items() if key != name}
+
+
+def item_like(items: list[Any], number: int) -> Any:
+    """A further item of a list."""
+    return {**items[0], "name": f"n{number}"} if isinstance(items[0], dict) and "name" in items[0] else items[0]
+
+
+def added(sent: Any, got: Any, path: str) -> set[str]:
+    """The paths that the API server added; a list must be as it was sent."""
+    if isinstance(sent, dict):
+        below = {extra for key, value in sent.items() for extra in added(value, got[key], f"{path}.{key}")}
+        return below | {f"{path}.{key}" for key in got.keys() - sent.keys()}
+    assert got == sent, path
+    return set()
+
+
+HOSTILE = {
+    "line break": "a\nb",
+    "carriage return": "a\r\nb: c",
+    "double quote": 'a"b',
+    "single quote": "a'; rm -rf /; '",
+    "environment reference": "$(HF_TOKEN)",
+    "shell": "$(reboot)`reboot`",
+    "template": "{{ 7 * 7 }}",
+    "flag": "--trust-remote-code",
+    "argument file": "@/etc/passwd",
+    "path": "../../etc/passwd",
+    "absolute path": "/etc/passwd",
+    "NUL": "a\x00b",
+    "escape": "a\x1b[31mb",
+    "percent NUL": "a%00b",
+    "unicode": "mödel",
+    "right to left": "a\u202eb",
+    "full width": "ａdmin",  # noqa: RUF001 - the confusion is the test
+    "space": "a b",
+    "long": "a" * 10_000,
+}

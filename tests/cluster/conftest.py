@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from e2e.cluster import Cluster
 from e2e.cluster.kwok import NodePool
 from e2e.operator_process import OperatorProcess, install
-from tests.cluster.kit import LARGE, Tiers, breach, decoded, until
+from tests.cluster.kit import LARGE, Tiers, breach, breach_of_job, decoded, until
 from tests.cluster.policies import apply, table
 
 ENTRY_RETURN = 3
@@ -44,16 +45,26 @@ def installed(cluster: Cluster) -> Cluster:
 
 @pytest.fixture(scope="session")
 def recorded(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Every state of every tier that these tests lead to; at the end each must keep kstatus's contract."""
-    path = tmp_path_factory.mktemp("recorded") / "tiers.json"
-    with path.open("w") as out:
-        watch = installed.as_admin.watch("modeltiers", "--all-namespaces", out=out)
+    """Every state of every tier and DistillJob that these tests lead to; each must keep kstatus's contract."""
+    contracts = {"modeltiers": breach, "distilljobs": breach_of_job}
+    place = tmp_path_factory.mktemp("recorded")
+    with ExitStack() as stack:
+        watches = []
+        for plural in contracts:
+            out = stack.enter_context((place / plural).open("w"))
+            watches.append(installed.as_admin.watch(plural, "--all-namespaces", out=out))
         yield
-        watch.terminate()
-        watch.wait()
-    states = list(decoded(path.read_text()))
-    broken = [f"{problem}\n{json.dumps(state.get('status'))[:2000]}" for state in states if (problem := breach(state))]
-    assert len(states) > 20
+        for watch in watches:
+            watch.terminate()
+            watch.wait()
+    states = {plural: list(decoded((place / plural).read_text())) for plural in contracts}
+    broken = [
+        f"{problem}\n{json.dumps(state.get('status'))[:2000]}"
+        for plural, contract in contracts.items()
+        for state in states[plural]
+        if (problem := contract(state))
+    ]
+    assert len(states["modeltiers"]) > 20
     assert broken == []
 
 

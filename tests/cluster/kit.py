@@ -72,6 +72,20 @@ def breach(state: dict[str, Any]) -> str | None:
     return "never Current" if current and ready == "True" and told not in _SETTLED else None
 
 
+def breach_of_job(state: dict[str, Any]) -> str | None:
+    """What is wrong with a DistillJob's status by the same contract, and between Complete and the others."""
+    said = {item["type"]: item["status"] for item in (state.get("status") or {}).get("conditions", ())}
+    if not said:
+        return breach(state)
+    if (said["Complete"] == "True") != (said["Ready"] == "True"):
+        return "Complete and Ready are not of one mind"
+    if said["Complete"] == "True" and said["AwaitingApproval"] == "True":
+        return "Complete while somebody has to approve"
+    if "True" not in (said["Complete"], said["Reconciling"], said["Stalled"]):
+        return "neither at its end, nor on its way, nor stopped"
+    return breach(state)
+
+
 _SETTLED = (kstatus.Status.CURRENT, kstatus.Status.TERMINATING)
 
 

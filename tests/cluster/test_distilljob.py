@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -118,7 +119,8 @@ class Distill:
         pod = self.pods(job)[0]
         text = report if isinstance(report, str) else json.dumps(report)
         ended = {"exitCode": code, "reason": "Completed" if not code else "Error", "message": text}
-        ended |= {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:01:00Z"}
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")  # whichever pod of a stage ended last has the last word
+        ended |= {"startedAt": now, "finishedAt": now}
         container = {"name": "stage", "image": "i", "imageID": "", "ready": False, "restartCount": 0}
         statuses = [{**container, "state": {"terminated": ended}}]
         self._play(pod, {"phase": "Failed" if code else "Succeeded", "containerStatuses": statuses})
@@ -369,3 +371,72 @@ def test_a_tier_that_serves_something_else_is_said(distill: Distill) -> None:
 def test_a_tier_that_follows_nobody_says_so(tiers: Tiers) -> None:
     tiers.apply("small", {**SPEC_OF_TIER, "model": {"source": "distill://nobody"}})
     assert "DistillJob nobody" in tiers.stalled("small", "NotAllowed")
+
+
+# --- before anything is spent -----------------------------------------------------------------------------------------
+
+FRONTIER = {
+    "external": {
+        "baseUrl": "https://localhost:1/v1",
+        "model": "m",
+        "price": {"inputPerMillionMicros": 2_000_000, "outputPerMillionMicros": 8_000_000},
+    }
+}
+
+
+def test_a_claim_that_is_missing_is_said_and_made(distill: Distill) -> None:
+    distill.apply(store={"claimName": "elsewhere"})
+    assert "no PersistentVolumeClaim elsewhere" in distill.until("Stalled", "True", "VolumeClaimNotFound")
+    assert not distill.jobs()
+    claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    named = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "elsewhere"}, "spec": claim}
+    distill.tiers.create(named)
+    distill.kubectl("annotate", "dj", distill.name, "example.com/look=again")
+    distill.until("Stalled", "False", "NotStalled")
+    until(distill.jobs, "the first stage's Job")
+
+
+def test_a_claim_of_one_node_takes_no_canary(distill: Distill) -> None:
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    named = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "alone"}, "spec": claim}
+    distill.tiers.create(named)
+    distill.apply(store={"claimName": "alone"}, promotion={"tierRef": {"name": "small"}})
+    assert "ReadWriteMany" in distill.until("Stalled", "True", "VolumeClaimNotShared")
+    distill.apply(store={"claimName": "alone"}, promotion={"tierRef": {"name": "small"}, "strategy": "Replace"})
+    until(distill.jobs, "the first stage's Job")
+
+
+def test_no_student_goes_live_in_an_external_tier(distill: Distill) -> None:
+    distill.tiers.apply("frontier", FRONTIER)
+    distill.apply(promotion={"tierRef": {"name": "frontier"}})
+    assert "spec.promotion.tierRef" in distill.until("Stalled", "True", "TierIsExternal")
+    assert not distill.jobs()
+    distill.apply()
+    until(distill.jobs, "the first stage's Job")
+
+
+def test_training_waits_for_a_payback_that_is_soon_enough(distill: Distill) -> None:
+    price = {"inputPerMillionMicros": 2_000_000, "outputPerMillionMicros": 8_000_000}
+    teacher = {"endpoint": {"baseUrl": "https://localhost:1/v1", "model": "m", "price": price}}
+    traffic = {"requestsPerDay": 100_000, "promptTokens": 500, "answerTokens": 100}
+    distill.tiers.apply("small", {**SPEC_OF_TIER, "price": {"gpuHourMicros": 2_000_000}})
+    distill.tiers.ready("small")
+
+    def apply(days: int) -> None:
+        asked = {**teacher, "termsAcknowledged": True}
+        budget = {"traffic": traffic, "maxPaybackDays": days}
+        distill.apply(teacher=asked, budget=budget, promotion={"tierRef": {"name": "small"}}, evaluation=None)
+
+    apply(2)
+    distill.complete_until(Stage.GENERATE)
+    distill.complete(Stage.GENERATE, spend={"promptTokens": 1, "costMicros": 300_000_000, "currency": "USD"})
+    for stage in (Stage.FILTER, Stage.DECONTAMINATE):
+        distill.complete(stage)
+    message = distill.until("Stalled", "True", "PaybackTooLong")
+    assert "3 days = 300.00 USD paid" in message
+    assert not [one for one in distill.jobs() if one["metadata"]["labels"]["modeltiers.dev/stage"] == "Train"]
+    assert distill.status["payback"]["days"] == 3
+    apply(3)
+    distill.job(Stage.TRAIN)
+    distill.until("Stalled", "False", "NotStalled")
+    assert distill.status["payback"]["how"].startswith("3 days = ")

@@ -16,7 +16,22 @@ from e2e.cluster.process import wait_until
 from modeltiers.api.crd import MODEL_TIER, RESOURCES, crd
 from modeltiers.api.parse import parse
 from modeltiers.api.schema import VALIDATIONS, Schema, nodes
-from tests.cluster.admission import ApiServer, Body, at, collection, find, patched, shown, steps, with_value
+from tests.cluster.admission import (
+    HOSTILE,
+    ApiServer,
+    Body,
+    about,
+    added,
+    at,
+    collection,
+    find,
+    illegal,
+    install,
+    patched,
+    shown,
+    steps,
+    with_value,
+)
 from tests.cluster.kit import until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -70,12 +85,6 @@ def cases() -> Iterator[Any]:
                 case = Case(rule["message"], patched(base, patch), verdict == "accepted", before)
                 label = re.sub(r"[^a-z0-9]+", "-", rule["message"][:40].lower())
                 yield pytest.param(case, id=f"{rule['at'] or 'object'}-{label}-{verdict}-{number}")
-
-
-def install(cluster: Cluster, name: str, *files: str, text: str | None = None) -> None:
-    """Apply a CRD and wait until it is served."""
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", *(files or ("-f", "-")), input=text)
-    cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
 
 
 @pytest.fixture(scope="session")
@@ -183,11 +192,6 @@ class TestRules:
             assert case.message in answer.causes[0]
 
 
-def about(case: dict[str, Any], path: str, message: str) -> bool:
-    """Whether an entry of the table is about this rule."""
-    return bool(case["at"] == path and message.startswith(case["message"]))
-
-
 class TestFields:
     """Bounds, patterns, unknown fields and defaults."""
 
@@ -277,86 +281,6 @@ def beyond(path: str) -> Iterator[tuple[str, str, Body]]:
             yield shown(where), word, with_value(body, place, value)
 
 
-def illegal(node: Schema, legal: Any) -> Iterator[tuple[str, Any]]:
-    """For each bound, a value that breaks it and, where that can be, nothing else."""
-    yield "type", 7 if node["type"] in ("string", "object", "array") else "seven"
-    if "enum" in node:
-        yield "enum", "Nonsense"
-    if node["type"] == "integer":
-        yield from illegal_integers(node, legal)
-    elif node["type"] == "string":
-        yield from illegal_strings(node, legal)
-    else:
-        yield from illegal_insides(node, legal)
-
-
-def illegal_integers(node: Schema, legal: int) -> Iterator[tuple[str, Any]]:
-    """Too small, too large, and a part of one."""
-    if "minimum" in node:
-        yield "minimum", node["minimum"] - 1
-        yield "maximum", node["maximum"] + 1
-        if legal < 10**6:  # Kubernetes 1.33 tells by a relative error whether a number is whole
-            yield "integer", legal + 0.5
-
-
-def illegal_strings(node: Schema, legal: str) -> Iterator[tuple[str, Any]]:
-    """Too long, too short, and lines around a legal one."""
-    if "maxLength" in node:
-        yield "maxLength", legal + "a" * (node["maxLength"] + 1 - len(legal))
-    if node.get("minLength"):
-        yield "minLength", legal[: node["minLength"] - 1]
-    if "pattern" in node:
-        probes = (legal + "\n", "\n" + legal, legal + "\x00")
-        yield from (("pattern", probe) for probe in probes if not re.fullmatch(node["pattern"], probe))
-
-
-def illegal_insides(node: Schema, legal: Any) -> Iterator[tuple[str, Any]]:
-    """Too many, twice the same, and without what is required; a boolean has no inside."""
-    if "maxItems" in node:
-        yield "maxItems", [item_like(legal, number) for number in range(node["maxItems"] + 1)]
-    if "maxProperties" in node:
-        yield "maxProperties", {f"k{number}": "" for number in range(node["maxProperties"] + 1)}
-    if node.get("x-kubernetes-list-type") == "map":
-        yield "map keys", [legal[0], legal[0]]
-    for name in node.get("required", ()):
-        yield f"required {name}", {key: value for key, value in legal.items() if key != name}
-
-
-def item_like(items: list[Any], number: int) -> Any:
-    """A further item of a list."""
-    return {**items[0], "name": f"n{number}"} if isinstance(items[0], dict) and "name" in items[0] else items[0]
-
-
-def added(sent: Any, got: Any, path: str) -> set[str]:
-    """The paths that the API server added; a list must be as it was sent."""
-    if isinstance(sent, dict):
-        below = {extra for key, value in sent.items() for extra in added(value, got[key], f"{path}.{key}")}
-        return below | {f"{path}.{key}" for key in got.keys() - sent.keys()}
-    assert got == sent, path
-    return set()
-
-
-HOSTILE = {
-    "line break": "a\nb",
-    "carriage return": "a\r\nb: c",
-    "double quote": 'a"b',
-    "single quote": "a'; rm -rf /; '",
-    "environment reference": "$(HF_TOKEN)",
-    "shell": "$(reboot)`reboot`",
-    "template": "{{ 7 * 7 }}",
-    "flag": "--trust-remote-code",
-    "argument file": "@/etc/passwd",
-    "path": "../../etc/passwd",
-    "absolute path": "/etc/passwd",
-    "NUL": "a\x00b",
-    "escape": "a\x1b[31mb",
-    "percent NUL": "a%00b",
-    "unicode": "mödel",
-    "right to left": "a\u202eb",
-    "full width": "ａdmin",  # noqa: RUF001 - the confusion is the test
-    "space": "a b",
-    "long": "a" * 10_000,
-}
 # What the API server lets through on purpose, and why it does no harm.
 HARMLESS = {
     # Never more than the value of one variable: rendered as data, with $( doubled (render/modeltier.py).

@@ -18,8 +18,22 @@ from modeltiers.api.crd import RESOURCES, ROUTING_POLICY, crd
 from modeltiers.api.parse import Fault, parse_policy
 from modeltiers.api.schema import VALIDATIONS, nodes
 from modeltiers.domain.policy_table import CompiledTable, TierView, compile_table
-from tests.cluster.admission import Answer, ApiServer, Body, at, find, patched, shown, steps, with_value
-from tests.cluster.test_modeltier_admission import HOSTILE, about, added, illegal, install
+from tests.cluster.admission import (
+    HOSTILE,
+    Answer,
+    ApiServer,
+    Body,
+    about,
+    added,
+    at,
+    find,
+    illegal,
+    install,
+    patched,
+    shown,
+    steps,
+    with_value,
+)
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = Path(__file__).parent / "fixtures" / "routingpolicy"

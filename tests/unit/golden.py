@@ -9,10 +9,14 @@ from typing import Any
 import yaml
 
 from modeltiers import names
+from modeltiers.api.distilljob import DistillJobSpec
 from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.routingpolicy import Gateway, RoutingPolicySpec
 from modeltiers.api.settings import Settings
 from modeltiers.domain import asks, catalogue
+from modeltiers.domain.distill.following import followed, job_of
+from modeltiers.domain.distill.plan import Plan as StagePlan
+from modeltiers.domain.distill.stages import next_stage
 from modeltiers.domain.hosts import allowed, endpoint_of
 from modeltiers.domain.policy_table import CompiledTable, TierView, compile_table
 from modeltiers.domain.record import Record, inputs_of
@@ -20,6 +24,7 @@ from modeltiers.domain.revisions import revisions_of
 from modeltiers.domain.scaling import expected
 from modeltiers.domain.sizing import Plan
 from modeltiers.domain.surge import choose_rollout
+from modeltiers.render.distilljob import render_frame, render_job, source_paths
 from modeltiers.render.egress import render_egress
 from modeltiers.render.gateway import render_gateway, selector
 from modeltiers.render.modeltier import render_candidate, render_tier, resolve
@@ -34,11 +39,11 @@ SETTINGS = Settings.model_validate(yaml.safe_load((ROOT / "examples/settings.yam
 
 
 def examples() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Every ModelTier in examples/, and every policy with routers of its own."""
+    """Every ModelTier and DistillJob in examples/, and every policy with routers of its own."""
     for path in sorted((ROOT / "examples").rglob("*.yaml")):
         for document in yaml.safe_load_all(path.read_text()):
             kind, spec = (document or {}).get("kind"), (document or {}).get("spec") or {}
-            if kind == "ModelTier" or (kind == "RoutingPolicy" and spec.get("placement") == "Gateway"):
+            if kind in ("ModelTier", "DistillJob") or (kind == "RoutingPolicy" and spec.get("placement") == "Gateway"):
                 yield path, document
 
 
@@ -54,10 +59,12 @@ def record_of(
 
 
 def children_of(document: dict[str, Any], settings: Settings = SETTINGS) -> list[dict[str, Any]]:
-    """The children of an example."""
+    """The children of an example: of a DistillJob those of its first stage."""
     if document["kind"] == "RoutingPolicy":
         return _gateway_of(document, settings)
-    spec = ModelTierSpec.model_validate(document["spec"])
+    if document["kind"] == "DistillJob":
+        return _first_stage_of(document, settings)
+    spec = _served(ModelTierSpec.model_validate(document["spec"]))
     name, namespace = document["metadata"]["name"], document["metadata"].get("namespace", "default")
     owner = Owner(namespace, name, "00000000-0000-0000-0000-000000000000")
     who = admitted(settings.network, names.OPERATOR_NAMESPACE)
@@ -71,6 +78,25 @@ def children_of(document: dict[str, Any], settings: Settings = SETTINGS) -> list
         record = record_of(name, one.spec, settings, one.name)
         made += render_candidate(owner, one.spec.replicas, record, one.name)
     return made
+
+
+def _served(spec: ModelTierSpec) -> ModelTierSpec:
+    """A tier that follows a DistillJob serves what that means before anything is promoted."""
+    name = job_of(spec)
+    if name is None:
+        return spec
+    jobs = {job["metadata"]["name"]: job for _, job in examples() if job["kind"] == "DistillJob"}
+    return followed(spec, DistillJobSpec.model_validate(jobs[name]["spec"]), {})
+
+
+def _first_stage_of(document: dict[str, Any], settings: Settings) -> list[dict[str, Any]]:
+    name, spec = document["metadata"]["name"], DistillJobSpec.model_validate(document["spec"])
+    owner = Owner("default", name, "00000000-0000-0000-0000-000000000000", "DistillJob")
+    plan = StagePlan(job=name, spec=spec, sources=source_paths(spec))
+    step = next_stage(spec, {})
+    assert step is not None, "no stage is complete"
+    frame = render_frame(owner, plan, admitted(settings.network, names.OPERATOR_NAMESPACE))
+    return [*frame, render_job(owner, plan, step, {}, settings)]
 
 
 def _gateway_of(document: dict[str, Any], settings: Settings) -> list[dict[str, Any]]:

@@ -400,7 +400,20 @@ def test_the_example_in_the_documentation_is_what_is_printed() -> None:
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "examples").rglob("*.yaml")), ids=str)
 def test_examples_can_be_planned(file: Path) -> None:
-    """Every example that holds a tier fits."""
-    if "kind: ModelTier" in file.read_text(encoding="utf-8"):
-        result = run("-f", str(file))
+    """Every example that holds a tier fits; one that follows a DistillJob is planned with that."""
+    text = file.read_text(encoding="utf-8")
+    if "kind: ModelTier" in text:
+        beside = ["-f", str(file.parent / "job.yaml")] if "distill://" in text else []
+        result = run("-f", str(file), *beside)
         assert result.exit_code == 0, result.output + result.stderr
+
+
+def test_a_tier_that_follows_a_job() -> None:
+    """Planned for what it serves before anything is promoted; without the job it says what is missing."""
+    files = [str(Path(__file__).parents[2] / "examples" / "distill" / name) for name in ("tiers.yaml", "job.yaml")]
+    whole = run("-f", files[0], "-f", files[1], "-o", "json")
+    sized = {tier["name"]: tier["sizing"] for tier in json.loads(whole.output)["tiers"]}
+    assert sized["orders-small"]["gpusPerReplica"] == 1
+    alone = run("-f", files[0])
+    assert alone.exit_code == 2
+    assert "spec.model.source: DistillJob orders says what this serves: name its file too" in alone.stderr

@@ -11,7 +11,7 @@ import pytest
 from e2e.cluster import recipes
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("operator", "router")
+NAMES = ("operator", "router", "distill")
 
 
 def instructions(name: str) -> list[tuple[str, str]]:
@@ -61,6 +61,18 @@ class TestContainerfiles:
         assert all(
             re.fullmatch(r"[\w.-]+\.\w+/[\w/.-]+:[\w.-]+", one) and not one.endswith("latest") for one in given.values()
         )
+
+
+def test_the_trainer_differs_from_the_other_stages_in_its_packages_alone() -> None:
+    """torch's CUDA libraries have a lock file of their own, since the tests do without."""
+    assert [line for line in of("train", "COPY") if line.startswith("requirements/")] == [
+        "requirements/train.txt /requirements.txt",
+        "requirements/train-cuda.txt /requirements-cuda.txt",
+    ]
+    mine, theirs = (json.loads(of(name, "RUN")[0]) for name in ("train", "distill"))
+    assert mine == [*theirs, "--requirement", "/requirements-cuda.txt"]
+    ours = [[one for one in instructions(name) if "requirements" not in one[1]] for name in ("train", "distill")]
+    assert ours[0] == ours[1]
 
 
 def test_only_what_images_are_made_of_is_sent_to_the_builder() -> None:

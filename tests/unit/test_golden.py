@@ -62,4 +62,6 @@ def test_the_pod_templates_of_this_release() -> None:
         "frontier",
         "shared-large",
         "drafts",
+        "orders-large",
+        "orders-small",
     }

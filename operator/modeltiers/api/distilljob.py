@@ -127,6 +127,15 @@ class Student(Model):
     trained: Weights | None = None
     """A student tuned elsewhere. It enters at Evaluate: nothing is generated or trained."""
 
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.trained) ? has(self.trained.architecture) || self.trained.source.startsWith('pvc://')"
+            " : has(self.base.architecture) || self.base.source.startsWith('pvc://')",  # which Weights wants anyway
+            "give the architecture of trained, or of base where nothing is tuned yet: the student is served from a"
+            " volume, and no catalogue knows what lies there",
+        ),
+    )
+
 
 class ConfigMapKey(Model):
     """One key of a ConfigMap of this namespace."""
@@ -257,6 +266,10 @@ class Filters(Model):
     least_rows: int = Field(default=1, ge=1, le=10_000_000)
     """With fewer rows left nothing is trained."""
 
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.shortest <= self.longest", "shortest must be at most longest: no answer would be left"),
+    )
+
 
 class Decontamination(Model):
     """Training rows that are too like a sealed one."""
@@ -373,6 +386,14 @@ class Canary(Model):
     max_escalation_permille: int = Field(default=100, ge=0, le=1000)
     """Escalations beyond the incumbent's share; more takes it back."""
 
+    __cel__: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.stepsPermille) || [1, 2, 3, 4, 5, 6, 7, 8, 9].all(i, i >= self.stepsPermille.size()"
+            " || self.stepsPermille[i - 1] < self.stepsPermille[i])",
+            "stepsPermille must rise from step to step",
+        ),
+    )
+
 
 class Promotion(Model):
     """How the student goes live, in a tier whose `model.source` is `distill://NAME` of this job."""
@@ -461,7 +482,7 @@ class ArtifactStore(Model):
     claim_name: ObjectName | None = None
     """PersistentVolumeClaim of this namespace; ReadWriteMany, or everything runs on one node."""
     s3: Bucket | None = None
-    """An S3 address."""
+    """An S3 address, for students tuned elsewhere that go into no tier."""
     s3_endpoint: str | None = Field(
         default=None, max_length=512, pattern=r"^https?://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:[0-9]{1,5})?$"
     )
@@ -477,6 +498,10 @@ class ArtifactStore(Model):
         Rule(
             "has(self.s3) || (!has(self.s3AccessKeyIdRef) && !has(self.s3SecretAccessKeyRef))",
             "the keys are for an S3 store: set s3, or remove them",
+        ),
+        Rule(
+            "has(self.s3AccessKeyIdRef) == has(self.s3SecretAccessKeyRef)",
+            "s3AccessKeyIdRef and s3SecretAccessKeyRef are a pair: give both, or neither",
         ),
     )
 
@@ -537,6 +562,29 @@ class DistillJobSpec(Model):
         Rule(
             "!has(self.data.split.calibration) || self.data.split.calibration == 0 || has(self.promotion)",
             "data.split.calibration is for a threshold that goes live: add promotion, or remove it",
+        ),
+        Rule(
+            "!has(self.promotion) || !has(self.promotion.calibration) || self.data.split.calibration > 0",
+            "promotion.calibration needs items to calibrate on: set data.split.calibration",
+        ),
+        Rule(
+            "!has(self.training) || self.training.method != 'SoftTargets'"
+            " || has(self.generation) && self.generation.topLogprobs > 0",
+            "method SoftTargets needs the teacher's token probabilities: set generation.topLogprobs",
+        ),
+        Rule(
+            "!has(self.teacher.tierRef) || !has(self.promotion) || !has(self.promotion.tierRef)"
+            " || self.teacher.tierRef.name != self.promotion.tierRef.name",
+            "promotion.tierRef is the teacher's own tier, which the student would replace: name another ModelTier",
+        ),
+        Rule(
+            "!has(self.store.s3) || has(self.student.trained)",
+            "a store in S3 is for students tuned elsewhere, since an engine tests what is trained from a volume: set"
+            " store.claimName",
+        ),
+        Rule(
+            "!has(self.store.s3) || !has(self.promotion) || !has(self.promotion.tierRef)",
+            "tiers serve a student from a volume, and not from S3: set store.claimName, or remove promotion.tierRef",
         ),
         *_immutable(*IMMUTABLE, *IMMUTABLE_MORE),
     )

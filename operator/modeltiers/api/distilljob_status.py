@@ -71,6 +71,15 @@ class Spend(Model):
     """Requests of which it is not known whether they were answered: each may have been paid for."""
 
 
+class PaybackStatus(Model):
+    """When the student will have earned what the teacher was paid for it, as far as prices are known."""
+
+    days: Count | None = None
+    """Days; absent where it never does, or where that is not known."""
+    how: Text
+    """The arithmetic, or what is missing."""
+
+
 class GateStatus(Model):
     """What the gate said. All in thousandths of the score."""
 
@@ -149,6 +158,8 @@ class DistillJobStatus(Model):
     """How far the running one is."""
     spend: Spend | None = None
     """What the teacher was asked for."""
+    payback: PaybackStatus | None = None
+    """When the student will have paid for itself, estimated before it is trained; needs `budget.traffic`."""
     gate: GateStatus | None = None
     """What the gate said."""
     artifact: Artifact | None = None

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import click
@@ -18,16 +18,19 @@ from pydantic import ValidationError
 
 from modeltiers import names
 from modeltiers.api.modeltier import ModelTier, ModelTierSpec
+from modeltiers.api.parse import Fault, parse_distill
 from modeltiers.api.settings import Settings
 from modeltiers.cli import documents
 from modeltiers.cli.documents import Document
 from modeltiers.domain import asks, catalogue
+from modeltiers.domain.distill.following import followed, job_of
 from modeltiers.domain.memory import gib
 from modeltiers.domain.record import inputs_of
 from modeltiers.domain.sizing import Candidate, NoFit, Plan
 from modeltiers.domain.views import NodeView
 
 _NAME: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # the CRD's rule, for files that no API server has seen
+_READ: Final = ("ModelTier", "DistillJob", "")
 _HELP: Final = """Print the layout that each ModelTier would get, and why. Needs no cluster.
 
 \b
@@ -41,6 +44,7 @@ Examples:
   modeltiers plan -f tier.yaml
   kubectl get nodes -o yaml > nodes.yaml && modeltiers plan -f tiers.yaml --nodes nodes.yaml
   kustomize build . | modeltiers plan -f - -o json
+  modeltiers plan -f tiers.yaml -f job.yaml   (a tier with model.source distill://NAME, and what it follows)
 """
 
 
@@ -89,18 +93,43 @@ def plan(
 
 def _tiers(files: Sequence[str], faults: list[str]) -> Iterator[Planned]:
     """Every ModelTier of the files; what is wrong goes to `faults`, other kinds are passed over."""
+    given: list[Document] = []
     for path in files:
-        found = False
         before = len(faults)
-        for document in _unfolded(documents.read(path), faults):
-            kind = document.content.get("kind")
-            if kind != "ModelTier" and isinstance(kind, str) and kind:
-                continue
-            found = True
-            if tier := _tier(document, faults):
-                yield tier
-        if not found and len(faults) == before:
+        found = list(_unfolded(documents.read(path), faults))
+        # What has no kind is meant to be a tier, and is told what it lacks.
+        held = [one for one in found if not isinstance(kind := one.content.get("kind"), str) or kind in _READ]
+        given += held
+        if not held and len(faults) == before:
             faults.append(f"{'standard input' if path == '-' else path}: holds no ModelTier")
+    jobs = {_name_of(one): one for one in given if one.content.get("kind") == "DistillJob"}
+    if given and len(jobs) == len(given):
+        faults.append("there is no ModelTier beside the DistillJobs")
+    for document in given:
+        if document.content.get("kind") != "DistillJob" and (tier := _tier(document, faults)):
+            yield from _followed(tier, jobs, faults)
+
+
+def _name_of(document: Document) -> str:
+    metadata = document.content.get("metadata")
+    return str(metadata.get("name")) if isinstance(metadata, dict) else ""
+
+
+def _followed(tier: Planned, jobs: Mapping[str, Document], faults: list[str]) -> Iterator[Planned]:
+    """The tier as it is served before anything is promoted, where it follows a DistillJob."""
+    name = job_of(tier.spec)
+    if name is None:
+        yield tier
+        return
+    place = f"{tier.where.where}: spec.model.source: DistillJob {name}"
+    if name not in jobs:
+        faults.append(f"{place} says what this serves: name its file too, with another -f")
+        return
+    job = parse_distill(jobs[name].content)
+    if isinstance(job, Fault):
+        faults.append(f"{place}, {jobs[name].where}: {job.message}")
+        return
+    yield replace(tier, spec=followed(tier.spec, job.spec, {}))
 
 
 def _unfolded(read: Iterable[Document], faults: list[str]) -> Iterator[Document]:

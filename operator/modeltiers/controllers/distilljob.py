@@ -13,11 +13,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from modeltiers import names
-from modeltiers.api.distilljob import DistillJobSpec
+from modeltiers.api.distilljob import DistillJobSpec, TierRef
 from modeltiers.api.model import Weights
 from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.parse import Fault, parse, parse_distill
 from modeltiers.api.settings import Settings
+from modeltiers.controllers import claims
 from modeltiers.controllers.canary import CanaryCounts
 from modeltiers.controllers.children import Children, owned
 from modeltiers.controllers.modeltier import apply_error, raise_for_retry
@@ -30,6 +31,7 @@ from modeltiers.domain.distill import admission
 from modeltiers.domain.distill.following import job_of
 from modeltiers.domain.distill.job import JobView, Known, Report, completed, facts_of, report_of, unfinished
 from modeltiers.domain.distill.overview import report_address
+from modeltiers.domain.distill.payback import estimate
 from modeltiers.domain.distill.plan import Plan, Target
 from modeltiers.domain.distill.promotion import Counted, Step, TierSeen, promote
 from modeltiers.domain.distill.reasons import COMPLETE
@@ -56,7 +58,7 @@ from modeltiers.render.testbed import SERVED, URL, render_engine
 
 log = logging.getLogger(__name__)
 
-KEPT: Final = ("spend", "gate", "artifact", "promotion")
+KEPT: Final = ("spend", "payback", "gate", "artifact", "promotion")
 """What a status keeps of stages long past."""
 _NO_ROOM: Final = frozenset({"Unschedulable", "FitsNoAccelerator", "InsufficientQuota", "SchedulingGated"})
 _TESTED: Final = (Stage.EVALUATE_BASE, Stage.EVALUATE_INCUMBENT, Stage.EVALUATE_STUDENT)
@@ -172,14 +174,15 @@ class DistillReconciler:
         facts = replace(facts, job=job, pods=pods, report=report_of(pods))
         plan, engine, hindrance = self._plan(scene, step)
         running = job is not None and not job.failure
-        if hindrance is not None and not running:
-            facts = replace(facts, hindrance=hindrance)
+        if not running:
+            found = admission.hindrance(scene.key[1], scene.spec, await self._around(scene))
+            facts = replace(facts, hindrance=found or self._unpaid(scene, step) or hindrance)
         fault: errors.ApiFault | None = None
         if job is not None and self._is_over(scene, facts, job, plan):
             name = ("Job", job.name)
             fault = await self.children.delete(distill_key(scene.key), scene.owner, [name])
             facts = replace(facts, job=None)
-        elif job is None and hindrance is None and not scene.spec.suspend:
+        elif job is None and facts.hindrance is None and not scene.spec.suspend:
             fault = await self._start(scene, step, facts.known, plan, engine)
         facts = replace(facts, progress=self._progress(scene.key, pods))
         at_work = any(pod.phase == "Running" for pod in pods)
@@ -207,6 +210,30 @@ class DistillReconciler:
             old = [("NetworkPolicy", names.distill_account(scene.key[1]))]
             fault = await self.children.delete(key, scene.owner, old)
         return fault
+
+    # --- what stands in its way ---------------------------------------------------------------------------------------
+
+    async def _around(self, scene: _Scene) -> admission.Around:
+        spec, namespace = scene.spec, scene.key[0]
+        name = spec.store.claim_name
+        found = await claims.look(self.api, namespace, name) if name else claims.Found()
+        refs = (spec.teacher.tier_ref, spec.evaluation and spec.evaluation.tier_ref, _goes_to(spec))
+        teacher, evaluation, promotion = (self._tier(namespace, ref.name) if ref else None for ref in refs)
+        return admission.Around(teacher, evaluation, promotion, found.claim, found.missing)
+
+    def _unpaid(self, scene: _Scene, step: Next) -> Hindrance | None:
+        """Say when the student pays back, before it is trained; and why it is not, where that takes too long."""
+        traffic = scene.spec.budget.traffic if scene.spec.budget else None
+        if step.stage is not Stage.TRAIN:
+            return None
+        if traffic is None:
+            scene.status.pop("payback", None)
+            return None
+        refs = (scene.spec.teacher.tier_ref, _goes_to(scene.spec))
+        tiers = [self._tier(scene.key[0], ref.name) if ref else None for ref in refs]
+        found = estimate(scene.spec, traffic, scene.status.get("spend"), *tiers)
+        scene.status["payback"] = found.status
+        return admission.too_long(scene.spec, found)
 
     # --- whom it asks -------------------------------------------------------------------------------------------------
 
@@ -363,6 +390,8 @@ class DistillReconciler:
                         self.ring(policy_key(policy))
         if facts.promotion is not None:
             return facts.promotion.wait
+        if facts.hindrance is not None and facts.hindrance.reason.startswith("VolumeClaim"):
+            return claims.CLAIM_RECHECK
         moving = conditions.by_type(judged)[conditions.RECONCILING]["status"] == "True"
         return float(self.settings.distill.progress_seconds) if moving and facts.pods else None
 
@@ -383,6 +412,10 @@ class DistillReconciler:
             was, said = (conditions.by_type(one).get(kind, {}) for one in (previous, now))
             if said["status"] == "True" and (was.get("status"), was.get("reason")) != ("True", said["reason"]):
                 self.events.record(body, level, said["reason"], said["message"])
+
+
+def _goes_to(spec: DistillJobSpec) -> TierRef | None:
+    return spec.promotion.tier_ref if spec.promotion else None
 
 
 def _retry(body: Body) -> str:

@@ -19,6 +19,7 @@ from modeltiers.api.settings import Settings
 from modeltiers.controllers.autoscaler import Autoscaler
 from modeltiers.controllers.bridge import AGAIN, Bridge
 from modeltiers.controllers.children import Children, owned
+from modeltiers.controllers.claims import CLAIM_RECHECK, look
 from modeltiers.controllers.egress import Egress
 from modeltiers.controllers.external import ExternalProbe, good_for
 from modeltiers.controllers.following import served_spec
@@ -44,7 +45,6 @@ from modeltiers.kube import errors
 from modeltiers.kube.capacity import FRESH, NOW, Capacity
 from modeltiers.kube.client import Api
 from modeltiers.kube.events import EventRecorder
-from modeltiers.kube.refs import KINDS, Ref
 from modeltiers.render.modeltier import render_candidate, render_tier, resolve
 from modeltiers.render.network import Admitted
 from modeltiers.render.owner import Owner
@@ -52,7 +52,6 @@ from modeltiers.render.owner import Owner
 log = logging.getLogger(__name__)
 
 KIND: Final = "ModelTier"
-CLAIM_RECHECK: Final = 60.0
 # Reasons that only say how far a tier is.
 _STEPS: Final = frozenset(item.name for item in conditions.REASONS if item.condition == conditions.RECONCILING)
 
@@ -197,17 +196,8 @@ class TierReconciler:
     async def _claims(self, namespace: str, spec: ModelTierSpec) -> dict[str, ClaimView | None]:
         found: dict[str, ClaimView | None] = {}
         for name in decisions.claims_of(spec):
-            claim = await self._read(Ref(KINDS["PersistentVolumeClaim"], namespace, name))
-            found[name] = ClaimView.of(claim) if claim else None
+            found[name] = (await look(self.api, namespace, name)).claim
         return found
-
-    async def _read(self, ref: Ref) -> Mapping[str, Any] | None:
-        try:
-            return await self.api.get(ref)
-        except errors.Forbidden:
-            return None  # not known; the kubelet's own words will tell
-        except errors.Transient as fault:
-            raise RetryAfter(str(fault), fault.retry_after) from fault
 
     # --- decide -------------------------------------------------------------------------------------------------------
 

@@ -120,7 +120,7 @@ USES: Final[tuple[Grant, ...]] = (
     ),
     Grant("Pod", ("list", "watch"), "Tier namespaces", "say why a replica is not ready; count accelerators in use"),
     Grant("Pod", ("patch",), "Tier namespaces", "touch an annotation, so that a new table is read within a second"),
-    Grant("PersistentVolumeClaim", ("get",), "Tier namespaces", "tell whether many nodes can mount a model cache"),
+    Grant("PersistentVolumeClaim", ("get",), "Tier namespaces", "tell whether many nodes can mount a cache or a store"),
     Grant("Event", ("create", "patch"), "Tier namespaces", "tell users what happened, and count it up"),
     Grant("Secret", ("get",), "Tier namespaces", "try an external tier's key, where a user allows it", by_user=True),
     # An apply names its object, so that creating can be granted for one name. No `get`: what was made is never read.

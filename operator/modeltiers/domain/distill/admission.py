@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from modeltiers.api.distilljob import DistillJobSpec
-from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.settings import Settings
 from modeltiers.domain import conditions
+from modeltiers.domain.claims import ClaimView
+from modeltiers.domain.distill.following import job_of
+from modeltiers.domain.distill.payback import Estimate, Tier
 from modeltiers.domain.distill.plan import Target
 from modeltiers.domain.distill.verdict import Hindrance
 from modeltiers.domain.engine_args import Refusal
@@ -16,6 +19,7 @@ from modeltiers.domain.hosts import allowed, endpoint_of
 from modeltiers.domain.modeltier import endpoint_of as tier_endpoint
 from modeltiers.domain.modeltier import is_direct
 from modeltiers.domain.policy_table import TierView
+from modeltiers.domain.scaling import most_pods
 
 KEY_FILE: Final = "/etc/modeltiers/teacher/key"
 """Where a stage finds the key to ask the teacher with."""
@@ -42,9 +46,82 @@ def refusals(spec: DistillJobSpec, settings: Settings) -> list[Refusal]:
     return found
 
 
-def target_of(
-    spec: DistillJobSpec, tier: tuple[ModelTierSpec, Mapping[str, Any]] | None, namespace: str, settings: Settings
-) -> Target | Hindrance:
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a job's spec names, as far as it is there."""
+
+    teacher: Tier | None = None
+    evaluation: Tier | None = None
+    promotion: Tier | None = None
+    claim: ClaimView | None = None
+    claim_missing: bool = False
+
+
+def hindrance(job: str, spec: DistillJobSpec, around: Around) -> Hindrance | None:
+    """What stands in a job's way from its first stage on; better said before anything is spent than at its end."""
+    return (
+        _without_claim(spec, around)
+        or _in_no_tier(spec, around)
+        or _learns_from_itself(job, around)
+        or _alone_on_claim(spec, around)
+    )
+
+
+def _without_claim(spec: DistillJobSpec, around: Around) -> Hindrance | None:
+    if not around.claim_missing:
+        return None
+    said = f"there is no PersistentVolumeClaim {spec.store.claim_name} (spec.store.claimName): create it"
+    return Hindrance("VolumeClaimNotFound", said, passes=False)
+
+
+def _in_no_tier(spec: DistillJobSpec, around: Around) -> Hindrance | None:
+    asked = (
+        ("promotion", spec.promotion and spec.promotion.tier_ref, around.promotion, "name one of this cluster"),
+        ("evaluation", spec.evaluation and spec.evaluation.tier_ref, around.evaluation, "name one in another job"),
+    )
+    for field, ref, tier, way_out in asked:
+        if ref and tier and tier[0].external:
+            said = f"ModelTier {ref.name} (spec.{field}.tierRef) is an external API, which serves no student: {way_out}"
+            return Hindrance("TierIsExternal", said, passes=False)
+    return None
+
+
+def _learns_from_itself(job: str, around: Around) -> Hindrance | None:
+    if around.teacher is None or job_of(around.teacher[0]) != job:
+        return None
+    said = "the teacher's tier follows this very job: set its spec.model.source to the teacher's own weights"
+    return Hindrance("TeacherIsStudent", said, passes=False)
+
+
+def _alone_on_claim(spec: DistillJobSpec, around: Around) -> Hindrance | None:
+    """Stages, the incumbent's pods and the student's mount the claim at once, on whichever nodes they are."""
+    claim, promotion = around.claim, spec.promotion
+    if claim is None or "ReadWriteMany" in claim.access_modes or promotion is None or promotion.tier_ref is None:
+        return None
+    pods = most_pods(around.promotion[0])[1] if around.promotion else 1
+    if promotion.strategy == "Replace" and pods <= 1:
+        return None
+    needs = "its canary runs both models at once" if promotion.strategy == "Canary" else f"the tier has {pods} replicas"
+    said = (
+        f"PersistentVolumeClaim {spec.store.claim_name} (spec.store.claimName) is {', '.join(claim.access_modes)}, and"
+        f" {needs}: use a ReadWriteMany claim in another DistillJob, or one replica with promotion.strategy Replace"
+    )
+    return Hindrance("VolumeClaimNotShared", said, passes=False)
+
+
+def too_long(spec: DistillJobSpec, found: Estimate) -> Hindrance | None:
+    """Why training must not begin: it would not pay back in the time that the budget allows, as far as is known."""
+    most = spec.budget.max_payback_days if spec.budget else None
+    if most is None or found.within(most):
+        return None
+    if not found.known:
+        said = f"payback is {found.how}; or remove budget.maxPaybackDays"
+        return Hindrance("PaybackUnknown", said, passes=False)
+    said = f"payback takes longer than the {most} days of budget.maxPaybackDays: {found.how}. Raise it to train anyway"
+    return Hindrance("PaybackTooLong", said, passes=False)
+
+
+def target_of(spec: DistillJobSpec, tier: Tier | None, namespace: str, settings: Settings) -> Target | Hindrance:
     """Where the teacher is asked; `tier` is the spec and status of the ModelTier that the spec names, if there is one.
 
     A key is a file that `render` mounts.

@@ -127,6 +127,42 @@ REASONS: Final[tuple[Reason, ...]] = (
         "The teacher is an external model, whose terms may forbid training on answers.",
         "Read them, and create the job with teacher.termsAcknowledged: true.",
     ),
+    Reason(
+        "VolumeClaimNotFound",
+        conditions.STALLED,
+        "The claim of spec.store does not exist.",
+        "Create it; the job goes on within a minute.",
+    ),
+    Reason(
+        "VolumeClaimNotShared",
+        conditions.STALLED,
+        "The claim of spec.store can be mounted by one node only, and the promotion needs more.",
+        "Use a ReadWriteMany claim in another DistillJob, or one replica with promotion.strategy Replace.",
+    ),
+    Reason(
+        "TierIsExternal",
+        conditions.STALLED,
+        "A ModelTier that should serve the student is an external API.",
+        "Name one that this cluster serves.",
+    ),
+    Reason(
+        "TeacherIsStudent",
+        conditions.STALLED,
+        "The teacher's tier serves what this job makes.",
+        "Set its spec.model.source to the teacher's own weights.",
+    ),
+    Reason(
+        "PaybackTooLong",
+        conditions.STALLED,
+        "By the estimate in the message the student earns its cost too late; nothing is trained.",
+        "Raise budget.maxPaybackDays, or lower the cost that the message names.",
+    ),
+    Reason(
+        "PaybackUnknown",
+        conditions.STALLED,
+        "budget.maxPaybackDays is set, and a price that the estimate needs is not known; nothing is trained.",
+        "Set the price that the message names, or remove budget.maxPaybackDays.",
+    ),
     Reason("CanaryRunning", conditions.RECONCILING, "Both models serve; the message has the shares.", _WAIT),
     Reason("SettlingRunning", conditions.RECONCILING, "The tier takes the student over.", _WAIT),
     Reason(

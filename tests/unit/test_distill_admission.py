@@ -1,0 +1,155 @@
+"""What stands in a DistillJob's way before its first stage, and before its training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modeltiers.api.modeltier import ModelTierSpec
+from modeltiers.api.settings import Settings
+from modeltiers.domain.claims import ClaimView
+from modeltiers.domain.distill.admission import Around, hindrance, refusals, too_long
+from modeltiers.domain.distill.payback import Estimate, Tier, estimate
+from tests.unit.test_distill_stages import spec
+
+TRAFFIC = {"requestsPerDay": 100_000, "promptTokens": 500, "answerTokens": 100}
+API_PRICE = {"inputPerMillionMicros": 2_000_000, "outputPerMillionMicros": 8_000_000}
+PAID = {"costMicros": 300_000_000, "currency": "USD"}
+SHARED, ALONE = ClaimView(("ReadWriteMany",)), ClaimView(("ReadWriteOnce",))
+
+
+def served(source: str = "distill://job", *, sized: int | None = 1, **more: Any) -> Tier:
+    """A tier of this cluster."""
+    accelerators = [{"name": "a", "product": "X"}]
+    read = ModelTierSpec.model_validate({"model": {"source": source}, "accelerators": accelerators, **more})
+    return read, {"sizing": {"gpusPerReplica": sized}} if sized else {}
+
+
+def api(**more: Any) -> Tier:
+    """A tier that is an external API."""
+    return ModelTierSpec.model_validate({"external": {"baseUrl": "https://x.example/v1", "model": "m", **more}}), {}
+
+
+def job(**changes: Any) -> Any:
+    """A job that goes live in the tier `small`."""
+    return spec(**{"promotion": {"tierRef": {"name": "small"}}, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "around", "reason", "words"),
+    [
+        ({}, Around(claim_missing=True), "VolumeClaimNotFound", "artifacts (spec.store.claimName): create it"),
+        ({}, Around(promotion=api()), "TierIsExternal", "small (spec.promotion.tierRef) is an external API"),
+        (
+            {"promotion": None, "evaluation": {"tierRef": {"name": "frontier"}}},
+            Around(evaluation=api()),
+            "TierIsExternal",
+            "frontier (spec.evaluation.tierRef)",
+        ),
+        ({}, Around(teacher=served("distill://job")), "TeacherIsStudent", "model.source to the teacher's own weights"),
+        ({}, Around(claim=ALONE), "VolumeClaimNotShared", "ReadWriteOnce, and its canary runs both"),
+        (
+            {"promotion": {"tierRef": {"name": "small"}, "strategy": "Replace"}},
+            Around(claim=ALONE, promotion=served(replicas=2)),
+            "VolumeClaimNotShared",
+            "the tier has 2 replicas: use a ReadWriteMany claim",
+        ),
+    ],
+)
+def test_what_would_end_badly_is_said_first(changes: dict[str, Any], around: Around, reason: str, words: str) -> None:
+    found = hindrance("job", job(**changes), around)
+    assert found is not None
+    assert (found.reason, found.passes) == (reason, False)
+    assert words in found.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "around"),
+    [
+        ({}, Around()),  # nothing is known: nothing is refused
+        ({}, Around(teacher=api(), promotion=served(), claim=SHARED)),
+        ({}, Around(teacher=served("distill://another"))),
+        ({"promotion": None}, Around(claim=ALONE)),
+        ({"promotion": {"tierRef": {"name": "small"}, "strategy": "Replace"}}, Around(None, None, served(), ALONE)),
+        ({"store": {"s3": "s3://bucket/path"}}, Around(promotion=served())),
+    ],
+)
+def test_what_may_go_well_is_begun(changes: dict[str, Any], around: Around) -> None:
+    assert hindrance("job", job(**changes), around) is None
+
+
+def test_a_budget_in_money_needs_a_price() -> None:
+    endpoint = {"endpoint": {"baseUrl": "https://x.example/v1", "model": "m"}, "termsAcknowledged": True}
+    found = refusals(job(teacher=endpoint, budget={"costMicros": 5}), Settings())
+    assert [one.path for one in found] == ["spec", "spec.teacher.endpoint.baseUrl", "spec.teacher.endpoint.price"]
+
+
+# --- payback ----------------------------------------------------------------------------------------------------------
+
+
+def paid_back(
+    teacher: Tier | None = None, target: Tier | None = None, spend: Any = PAID, **changes: Any
+) -> tuple[Estimate, Any]:
+    """The estimate of a job, and its spec."""
+    wanted = job(**{"budget": {"traffic": TRAFFIC, "maxPaybackDays": 30}, **changes})
+    assert wanted.budget.traffic is not None
+    return estimate(wanted, wanted.budget.traffic, spend, teacher, target), wanted
+
+
+PRICED = served(price={"gpuHourMicros": 2_000_000})
+
+
+def test_days_with_the_arithmetic() -> None:
+    """100,000 requests of 0.0018 USD a day, less 24 hours of an accelerator at 2 USD."""
+    found, wanted = paid_back(api(price=API_PRICE), PRICED)
+    assert found.status == {
+        "days": 3,
+        "how": "3 days = 300.00 USD paid for answers / (180.00 USD a day for the teacher's answers to 100,000 requests"
+        " - 48.00 USD a day for 1 accelerators of ModelTier small); the training's own accelerators are not counted",
+    }
+    assert too_long(wanted, found) is None
+
+
+def test_too_long_is_not_trained_until_the_budget_is_raised() -> None:
+    found, wanted = paid_back(api(price=API_PRICE), PRICED, budget={"traffic": TRAFFIC, "maxPaybackDays": 2})
+    stop = too_long(wanted, found)
+    assert stop is not None
+    assert stop.reason == "PaybackTooLong"
+    assert "longer than the 2 days of budget.maxPaybackDays: 3 days = 300.00 USD" in stop.message
+    assert too_long(job(budget={"traffic": TRAFFIC}), found) is None
+
+
+def test_never_is_too_long() -> None:
+    found, wanted = paid_back(api(price=API_PRICE), served(price={"gpuHourMicros": 2_000_000}, replicas=4))
+    assert (found.days, found.known) == (None, True)
+    assert found.status.keys() == {"how"}
+    stop = too_long(wanted, found)
+    assert stop is not None
+    assert (stop.reason, "never = 300.00 USD" in stop.message) == ("PaybackTooLong", True)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "target", "spend", "changes", "words"),
+    [
+        (api(), PRICED, PAID, {}, "set spec.external.price of ModelTier large"),
+        (served("hf://a/b"), PRICED, PAID, {}, "on accelerators of this cluster no price of a token is known"),
+        (api(price=API_PRICE), PRICED, {"promptTokens": 5}, {}, "what an answer of the teacher costs"),
+        (api(price=API_PRICE), PRICED, None, {}, "what an answer of the teacher costs"),
+        (api(price=API_PRICE), served(), PAID, {}, "set spec.price of ModelTier small"),
+        (api(price=API_PRICE), None, PAID, {}, "set spec.price of ModelTier small"),
+        (api(price=API_PRICE), served(price={"gpuHourMicros": 1}, sized=None), PAID, {}, "not sized yet"),
+        (api(price=API_PRICE), served(price={"gpuHourMicros": 1, "currency": "EUR"}), PAID, {}, "one currency"),
+        (api(price=API_PRICE), PRICED, PAID, {"promotion": None}, "set promotion.tierRef"),
+    ],
+)
+def test_what_has_no_price_is_unknown_and_never_guessed(
+    teacher: Tier, target: Tier | None, spend: Any, changes: dict[str, Any], words: str
+) -> None:
+    found, wanted = paid_back(teacher, target, spend, **changes)
+    assert (found.days, found.known) == (None, False)
+    assert words in found.how
+    stop = too_long(wanted, found)
+    assert stop is not None
+    assert stop.reason == "PaybackUnknown"
+    assert "remove budget.maxPaybackDays" in stop.message
