@@ -129,6 +129,8 @@ def service_account(tier: str) -> str:
 
 
 VERIFY_CONTAINER: Final = "verify"
+PACKAGE_SIGNATURE: Final = "model.sig"  # beside the folder `model` of a package
+PUBLIC_KEYS_ENV: Final = "MODELTIERS_PUBLIC_KEYS"  # the administrator's public keys, PEM after PEM
 STAGE_CONTAINER: Final = "stage"
 MAX_DISTILL_NAME: Final = 40  # leaves room for a stage and a digest inside 63 characters
 _STAGE_SLUGS: Final = {

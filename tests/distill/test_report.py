@@ -39,7 +39,7 @@ class Page(HTMLParser):
 
 
 def test_a_pass_says_how_to_approve_this_artifact(passed: Study) -> None:
-    digest = manifest.read(passed.folder(Stage.PACKAGE)).facts["digest"]  # type: ignore[union-attr]
+    digest = manifest.read(passed.folder(Stage.PACKAGE)).facts["digest"]
     for name in ("report.html", "report.md"):
         report = passed.report(name)
         assert f"modeltiers approve dj/till --digest {digest}" in report
@@ -88,7 +88,7 @@ def test_equal_inputs_give_equal_files(passed: Study, tmp_path: Path) -> None:
     assert again.outcomes == passed.outcomes
     for name in ("report.html", "report.md"):
         assert again.report(name) == passed.report(name)
-    told = manifest.read(again.folder(Stage.PACKAGE)).body["notes"]["report"]  # type: ignore[union-attr]
+    told = manifest.read(again.folder(Stage.PACKAGE)).body["notes"]["report"]
     assert told["report.html"] == again.folder(Stage.PACKAGE).facts("report.html").sha256
 
 
@@ -96,10 +96,10 @@ def test_what_was_spent_changes_the_report_and_no_digest(passed: Study, tmp_path
     class Dearer(Study):
         """Asked twice as much of its teacher."""
 
-        def leave(self, stage: Stage, rows: object, **more: object) -> None:  # type: ignore[override]
+        def leave(self, stage: Stage, rows: object, **more: object) -> None:
             if more.get("spend"):
                 more["spend"] = {"promptTokens": 1_000_000, "answerTokens": 1, "inDoubt": 0}
-            super().leave(stage, rows, **more)  # type: ignore[arg-type]
+            super().leave(stage, rows, **more)
 
     dearer = Dearer(tmp_path, Quality(incumbent=(0.97, 0.9))).all()
     assert dearer.outcomes == passed.outcomes
@@ -121,11 +121,11 @@ def test_what_another_job_paid_for_is_said_and_not_counted(tmp_path: Path) -> No
     class Second(Study):
         """Finds the teacher's answers in the store."""
 
-        def leave(self, stage: Stage, rows: object, **more: object) -> None:  # type: ignore[override]
+        def leave(self, stage: Stage, rows: object, **more: object) -> None:
             plan = self.plan
             if more.get("spend"):
                 self.plan = plan.model_copy(update={"job": "first"})
-            super().leave(stage, rows, **more)  # type: ignore[arg-type]
+            super().leave(stage, rows, **more)
             self.plan = plan
 
     report = Second(tmp_path, Quality(), rows=420, evaluation=80).all().report()

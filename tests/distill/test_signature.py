@@ -11,8 +11,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from modeltiers import names
 from modeltiers.distill.faults import BadData
-from modeltiers.distill.signature import KEYS, keys_in, sign, verify
+from modeltiers.distill.signature import keys_in, sign, verify
 
 
 def pair(folder: Path, name: str) -> tuple[Path, str]:
@@ -94,7 +95,7 @@ def test_a_key_of_another_kind_is_said(tmp_path: Path) -> None:
 def test_the_program_says_it_by_its_exit_code(signed: tuple[Path, Path, str]) -> None:
     model, signature, public = signed
     command = [sys.executable, "-m", "modeltiers.distill", "verify", f"--model={model}", f"--signature={signature}"]
-    env = {**os.environ, KEYS: public, "PYTHONPATH": "operator"}
+    env = {**os.environ, names.PUBLIC_KEYS_ENV: public, "PYTHONPATH": "operator"}
     assert subprocess.run(command, env=env, check=False, timeout=60).returncode == 0
     change(model)
     done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=60)

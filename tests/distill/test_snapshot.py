@@ -218,6 +218,6 @@ def test_it_ends_when_it_is_asked_to_and_leaves_nothing_half(tmp_path: Path) -> 
             return self.asked > 1
 
     with pytest.raises(TryAgain, match="interrupted"):
-        run_stage(job.plan, job.root, Stage.SNAPSHOT, {}, stop=AtOnce())  # type: ignore[arg-type]
+        run_stage(job.plan, job.root, Stage.SNAPSHOT, {}, stop=AtOnce())
     assert not list((tmp_path / "store").rglob("*.jsonl"))
     assert job.run(Stage.SNAPSHOT).facts["rows"] == 600

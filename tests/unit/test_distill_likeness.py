@@ -197,6 +197,6 @@ def test_a_system_message_of_many_rows_is_not_compared_and_one_of_few_is() -> No
         )
 
     rows = [row("Be brief.", f"question {n}") for n in range(20)] + [row(STORY, "where?")]
-    plain = Plain(rows)  # type: ignore[arg-type]
-    assert plain.text(rows[0]) == "question 0"  # type: ignore[arg-type]
-    assert plain.text(rows[20]) == f"{STORY}\nwhere?"  # type: ignore[arg-type]
+    plain = Plain(rows)
+    assert plain.text(rows[0]) == "question 0"
+    assert plain.text(rows[20]) == f"{STORY}\nwhere?"

@@ -82,7 +82,7 @@ def test_what_is_no_object_of_json_is_refused(line: bytes, said: str) -> None:
 
 def call(**changes: Any) -> list[Any]:
     """A conversation with a call in it."""
-    function = {**CALL["function"], **changes}  # type: ignore[dict-item]
+    function = {**CALL["function"], **changes}
     return [USER, {"role": "assistant", "tool_calls": [{**CALL, "function": function}]}, USER]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from modeltiers import names
 from modeltiers.distill import signature
 from modeltiers.distill.faults import COMPLETE, BadData, StageFault
 from modeltiers.distill.manifest import MOST, Manifest
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     progress = Progress()
     try:
         if args.command == "verify":
-            signature.verify(args.model, args.signature, signature.keys_in(os.environ.get(signature.KEYS, "")))
+            signature.verify(args.model, args.signature, signature.keys_in(os.environ.get(names.PUBLIC_KEYS_ENV, "")))
             log.info("%s is what was signed", args.model)
             return COMPLETE
         plan = read_plan(args.plan)

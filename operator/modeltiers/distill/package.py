@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from modeltiers import __version__
+from modeltiers import __version__, names
 from modeltiers.distill import manifest
 from modeltiers.distill.faults import BadData
 from modeltiers.distill.report import write_report
-from modeltiers.distill.signature import SIGNATURE, sign
+from modeltiers.distill.signature import sign
 from modeltiers.distill.stage import Result, Work
 from modeltiers.distill.store import BLOCK, Folder, open_store
 from modeltiers.domain.distill.stages import Stage, hash_of
@@ -48,9 +48,9 @@ def _signed(work: Work) -> bool:
     if key is None:
         return False
     with local_copy(work.folder.sub(MODEL)) as folder, tempfile.TemporaryDirectory() as scratch:
-        made = Path(scratch) / SIGNATURE
+        made = Path(scratch) / names.PACKAGE_SIGNATURE
         sign(folder, made, Path(key))
-        work.folder.write(SIGNATURE, made.read_bytes())
+        work.folder.write(names.PACKAGE_SIGNATURE, made.read_bytes())
     return True
 
 

@@ -13,10 +13,6 @@ from typing import Final
 
 from modeltiers.distill.faults import BadData
 
-SIGNATURE: Final = "model.sig"
-"""Beside the folder `model`."""
-KEYS: Final = "MODELTIERS_PUBLIC_KEYS"
-"""Environment variable with the administrator's public keys, PEM after PEM."""
 _BEGIN: Final = "-----BEGIN PUBLIC KEY-----"
 
 

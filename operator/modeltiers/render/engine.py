@@ -22,7 +22,6 @@ Manifest = dict[str, Any]
 HOME: Final = (
     "/home/vllm"  # the image's own user has it as home; it is a fresh volume here, since the root is read-only
 )
-SIGNATURE: Final = "model.sig"
 CACHE: Final = "/cache"
 MODEL: Final = "/model"
 PRESTOP_SECONDS: Final = 5  # endpoints need a moment to forget the pod before the engine stops taking requests
@@ -122,12 +121,13 @@ def _verifier(spec: ModelTierSpec, settings: Settings) -> list[Manifest]:
     if model is None or not keys or image is None or not is_package(model):
         return []
     folder = _model_path(model.source)
+    signature = f"{folder.removesuffix('/model')}/{names.PACKAGE_SIGNATURE}"
     return [
         {
             "name": names.VERIFY_CONTAINER,
             "image": image,
-            "args": ["verify", f"--model={folder}", f"--signature={folder.removesuffix('/model')}/{SIGNATURE}"],
-            "env": [{"name": "MODELTIERS_PUBLIC_KEYS", "value": "\n".join(keys)}, {"name": "HOME", "value": "/tmp"}],  # noqa: S108 - a path in the container, on a volume of its own
+            "args": ["verify", f"--model={folder}", f"--signature={signature}"],
+            "env": [{"name": names.PUBLIC_KEYS_ENV, "value": "\n".join(keys)}, {"name": "HOME", "value": "/tmp"}],  # noqa: S108 - a path in the container, on a volume of its own
             "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "256Mi"}},
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "securityContext": dict(sidecar.HARDENED),

@@ -152,7 +152,7 @@ def test_without_an_incumbent_the_teacher_is_the_measure() -> None:
 
 
 def in_slices(**of: dict[str, int]) -> list[Item]:
-    return [one for name, how in of.items() for one in items(how.pop("count"), **how, of_slice=name, name=name)]  # type: ignore[arg-type]
+    return [one for name, how in of.items() for one in items(how.pop("count"), **how, of_slice=name, name=name)]
 
 
 def test_a_bad_slice_fails_a_student_that_is_good_overall() -> None:
@@ -202,7 +202,7 @@ def test_items_of_no_named_slice_can_have_a_margin_of_their_own() -> None:
 
 
 def attacked(count: int, **how: int) -> list[Item]:
-    return items(2000) + items(count, part="redTeam", name="r", **how)  # type: ignore[arg-type]
+    return items(2000) + items(count, part="redTeam", name="r", **how)
 
 
 def test_nothing_may_be_lost_on_the_red_team_set() -> None:

@@ -61,7 +61,7 @@ def test_a_row_that_is_wrong_is_named(change: dict[str, Any], said: str) -> None
 
 def test_a_row_that_is_no_object() -> None:
     with pytest.raises(GateError, match="row 1 is not an object"):
-        read_items(["text"])  # type: ignore[list-item]
+        read_items(["text"])
 
 
 def test_a_model_that_was_not_asked() -> None:
