@@ -9,7 +9,7 @@ from typing import Any
 
 from modeltiers.domain.routing.record import decode
 from tests.router.kit.client import Reply, chat
-from tests.router.kit.router import Router
+from tests.router.kit.router import Router, spooled
 from tests.router.kit.upstream import Refusing, Upstream, answer, fails
 
 KEY = b"k" * 32
@@ -81,8 +81,8 @@ def test_the_share_is_of_conversations_and_the_same_wherever_they_enter(tmp_path
         assert metrics.value("revision_attempts_total", tier="small", revision="r2") == (by[0] + again).count("r2")
         found.routers[0].terminate()
         found.routers[0].ended()  # the spool is written behind the answers
-        lines = [line for path in sorted(found.spool.iterdir()) for line in path.read_bytes().splitlines()]
-        attempts = [attempt.revision for line in lines if line for attempt in decode(line).attempts]
+        lines = spooled(found.spool)
+        attempts = [attempt.revision for line in lines for attempt in decode(line).attempts]
         assert sorted(map(str, attempts)) == sorted(by[0] + again)
 
 

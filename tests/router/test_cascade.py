@@ -25,7 +25,7 @@ from modeltiers.domain.routing.record import DecisionRecord, account, decode, ve
 from modeltiers.domain.routing.table import read_table
 from tests.router.kit import vllm
 from tests.router.kit.client import Reply, Wire, ask, chat, chat_body, request
-from tests.router.kit.router import Metrics, Router
+from tests.router.kit.router import Metrics, Router, spooled
 from tests.router.kit.upstream import (
     Call,
     Refusing,
@@ -217,10 +217,6 @@ class Bench:
     def grown(self, name: str, **labels: str) -> float:
         return self.router.metrics().value(name, **labels) - self._before.value(name, **labels)
 
-    def lines(self) -> list[bytes]:
-        """Return the lines of the spool."""
-        return [line for path in sorted(self.spool.glob("*.jsonl")) for line in path.read_bytes().splitlines()]
-
     def record(self, reply: Reply, seconds: float = 5.0) -> DecisionRecord:
         """Wait for the record of a reply; it must hold."""
         wanted = reply.header("x-modeltiers-record") or "-"
@@ -230,7 +226,7 @@ class Bench:
         """Wait for a record of this test that fits; it must hold."""
         until = time.monotonic() + seconds
         while True:
-            for line in reversed(self.lines()):
+            for line in reversed(spooled(self.spool)):
                 found = decode(line)
                 if found.time_ms >= self._since and fits(found):
                     assert faults_of(line, self.document) == []
@@ -1207,7 +1203,7 @@ def test_what_is_held_when_the_end_comes_is_given_in_time_or_refused_truthfully(
         assert reply.status == 503
         assert reply.error["code"] == "draining"
         assert router.ended() == 0
-    lines = [line for path in tmp_path.glob("*.jsonl") for line in path.read_bytes().splitlines()]
+    lines = spooled(tmp_path)
     found = sorted((outcomes(decode(line)) for line in lines), key=str)
     assert found == [[("small", "Answered")], [("small", "Drained")]]
     made = decode(next(line for line in lines if b"Drained" in line))
@@ -1475,9 +1471,9 @@ def test_every_record_of_this_run_holds_and_has_no_text(bench: Bench) -> None:
         bench.chat(model, secret, "x-session-id: secret-session", stream=model != "dead", user="secret-user")
     bench.router.idle()
     until = time.monotonic() + 5
-    while not set(bench.asked) <= {decode(line).id for line in bench.lines()} and time.monotonic() < until:
+    while not set(bench.asked) <= {decode(line).id for line in spooled(bench.spool)} and time.monotonic() < until:
         time.sleep(0.05)
-    lines = bench.lines()
+    lines = spooled(bench.spool)
     ids = [decode(line).id for line in lines]
     assert len(ids) == len(set(ids))
     assert set(bench.asked) <= set(ids)

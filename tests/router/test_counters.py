@@ -14,7 +14,7 @@ import msgspec
 from modeltiers.domain.routing.record import decode
 from modeltiers.domain.routing.tally import Tally
 from tests.router.kit.client import chat
-from tests.router.kit.router import Router, table
+from tests.router.kit.router import Router, spooled, table
 from tests.router.kit.setup import NEVER_OPENS, ladder
 from tests.router.kit.upstream import Upstream, answer, fails
 
@@ -41,9 +41,8 @@ def recounted(spools: Iterable[Path]) -> dict[str, Any]:
     """The sums over all records of some spools."""
     tally = Tally()
     for spool in spools:
-        for path in sorted(spool.glob("*.jsonl")):
-            for line in path.read_bytes().splitlines():
-                tally.count(decode(line))
+        for line in spooled(spool):
+            tally.count(decode(line))
     return dict(msgspec.to_builtins(tally))
 
 

@@ -22,7 +22,7 @@ from modeltiers.domain.routing.record import decode, verify_line, version_of
 from modeltiers.domain.routing.table import read_table
 from tests.router.kit import vllm
 from tests.router.kit.client import Reply, Wire, ask, chat, chat_body, request
-from tests.router.kit.router import Router, table
+from tests.router.kit.router import Router, spooled, table
 from tests.router.kit.setup import NEVER_OPENS, ladder
 from tests.router.kit.upstream import (
     Call,
@@ -45,10 +45,6 @@ def until(holds: Callable[[], object], seconds: float = 5.0) -> None:
     while not holds():
         assert time.monotonic() < end, f"it never came to hold within {seconds} s"
         time.sleep(0.01)
-
-
-def lines_of(spool: Path) -> list[bytes]:
-    return [line for path in sorted(spool.glob("*.jsonl")) for line in path.read_bytes().splitlines()]
 
 
 # -- from one router to another ---------------------------------------------------------------------------------------
@@ -152,15 +148,15 @@ def test_a_hop_is_served_by_the_engine_of_the_other_router(hops: Hops, stream: b
 
 def test_a_hop_leaves_one_record_and_takes_of_one_limit(hops: Hops) -> None:
     spool, other = hops.spools
-    before = len(lines_of(spool))
+    before = len(spooled(spool))
     for _ in range(3):
         assert chat(hops.front.port).header("x-modeltiers-tier") == "large"
-    until(lambda: len(lines_of(spool)) >= before + 3)
+    until(lambda: len(spooled(spool)) >= before + 3)
     content = hops.front.table.read_bytes()
     made = read_table(json.loads(content))
-    assert [f for one in lines_of(spool) for f in verify_line(one, made, version_of(made, content), judge)] == []
+    assert [f for one in spooled(spool) for f in verify_line(one, made, version_of(made, content), judge)] == []
     time.sleep(0.4)
-    assert lines_of(other) == []
+    assert spooled(other) == []
 
 
 def test_a_hop_is_not_limited(hops: Hops) -> None:
@@ -460,8 +456,8 @@ def test_records_of_outside_hold_and_are_paid_for(outside: Outside) -> None:
     reply = chat(outside.router.port, model="outside")
     content = outside.router.table.read_bytes()
     made = read_table(json.loads(content))
-    until(lambda: reply.header("x-modeltiers-record") in {decode(one).id for one in lines_of(outside.spool)})
-    lines = lines_of(outside.spool)
+    until(lambda: reply.header("x-modeltiers-record") in {decode(one).id for one in spooled(outside.spool)})
+    lines = spooled(outside.spool)
     assert [fault for one in lines for fault in verify_line(one, made, version_of(made, content), judge)] == []
     record = next(one for one in map(decode, lines) if one.id == reply.header("x-modeltiers-record"))
     assert record.cost.answer_micros == 5 * 2 + 2 * 8
@@ -741,7 +737,7 @@ def test_the_spool_keeps_within_its_bound_and_serves_on(tmp_path: Path) -> None:
         assert sum(path.stat().st_size for path in tmp_path.glob("*.jsonl")) <= most
         assert figures["dropped_old"] > 0
         assert router.metrics().value("spool", figure="dropped_old") == figures["dropped_old"]
-    lines = lines_of(tmp_path)
+    lines = spooled(tmp_path)
     assert len(lines) == 800 - figures["dropped_old"]
     assert len({decode(one).id for one in lines}) == len(lines)
 

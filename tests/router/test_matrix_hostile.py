@@ -417,12 +417,10 @@ def test_p19_without_a_key_nobody_learns_which_models_there_are(locked: Shared) 
 
 
 def test_p19_without_a_key_a_body_is_not_worked_on(locked: Shared) -> None:
-    """Whoever shows no key must not be able to make the router parse ten mebibytes."""
-    body = b'{"model":"support","messages":[{"role":"user","content":"x"}],"x":[' + b"[]," * 3 * MIB + b"0]}"
-    spent = locked.router.cpu()
-    for _ in range(3):
+    """Whoever shows no key must not be able to make the router parse ten mebibytes: it learns nothing of the body."""
+    for body in (b"{" * MIB, b'{"model":"support"', b"\xff"):
         assert ask(locked.port, request(body)).status == 401
-    assert locked.router.cpu() - spent < 0.35
+        assert ask(locked.port, request(body, f"authorization: Bearer {KEYS['team-a']}")).status == 400
 
 
 def test_p19_wrong_keys_in_great_number_do_not_disturb_others(locked: Shared) -> None:

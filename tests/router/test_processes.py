@@ -23,7 +23,7 @@ from modeltiers.domain.routing.record import decode, verify_line, version_of
 from modeltiers.domain.routing.table import read_table
 from modeltiers.router.processes import add_up
 from tests.router.kit.client import Cut, Reply, Wire, ask, chat, chat_body, get, request
-from tests.router.kit.router import ENDS_SOON, ROOT, Refused, Router, table
+from tests.router.kit.router import ENDS_SOON, ROOT, Refused, Router, spooled, table
 from tests.router.kit.setup import ladder
 from tests.router.kit.upstream import Upstream, answer, forever, hang
 
@@ -141,7 +141,7 @@ def test_both_spool_and_every_record_holds(pair: tuple[Router, Upstream, Path]) 
     found: list[bytes] = []
 
     def come() -> bool:
-        found[:] = [line for path in spool.glob("*.jsonl") for line in path.read_bytes().splitlines()]
+        found[:] = spooled(spool)
         return ids <= {decode(line).id for line in found}
 
     until(come)

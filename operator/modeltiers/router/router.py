@@ -117,9 +117,10 @@ class Router:
         self.routes: dict[str, Route] = {}
         """By the model that clients ask for."""
         self.guarded = False
-        """Whether a table asks for keys."""
-        self._looking: set[Pool] = set()
         """Whether any policy asks for keys; then nobody without one learns which models there are."""
+        self.locked = False
+        """Whether every policy asks for keys; then nobody without one has a body worked on."""
+        self._looking: set[Pool] = set()
         self._pools: dict[Tier, Pool] = {}
         self._retired: set[Pool] = set()
         """Tiers of tables that are gone, as long as a request may still come to them."""
@@ -168,10 +169,12 @@ class Router:
         kind = headers.get(b"content-type", JSON)
         if kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
             raise Refusal(415, "send the header content-type: application/json")
+        hop = self._hop(headers)
+        if self.locked and hop is None:
+            self.guards.keys.check(headers.get(b"authorization"))
         try:
             body = Body(request.body)
             fields = read_request(endpoint, request.body)
-            hop = self._hop(headers)
             route = self._route_of(hop) if hop is not None else self._route(fields.model, headers)
             key = self._key(route.policy, headers) if hop is None else ""
             changes = clamp(route.policy.policy.clamp, fields) if hop is None else {}
@@ -382,7 +385,8 @@ class Router:
             for model, (policy, accept) in loaded.policies.items()
         }
         self.metrics.tables = [(name, loaded.version) for name, loaded in self.tables.loaded.items()]
-        self.guarded = any(route.policy.policy.access.mode == "Keys" for route in self.routes.values())
+        asks = [route.policy.policy.access.mode == "Keys" for route in self.routes.values()]
+        self.guarded, self.locked = any(asks), bool(asks) and all(asks)
         self.guards.gate.update([route.policy.policy for route in self.routes.values()], now)
         for tier in [tier for tier in self._pools if tier not in named]:
             self._checked.pop(tier, None)

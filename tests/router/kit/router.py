@@ -281,3 +281,12 @@ def table(
     if alone:
         policies += [{**(policy or {}), "name": name, "model": name, "tiers": [name]} for name in ladder]
     return {"formatVersion": 1, "tiers": made, "policies": policies}
+
+
+def spooled(spool: Path) -> list[bytes]:
+    """The lines of a spool that are whole: the router may be writing one."""
+    found = []
+    for path in sorted(spool.glob("*.jsonl")):
+        *whole, _ = path.read_bytes().split(b"\n")
+        found += whole
+    return found
