@@ -73,7 +73,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def build(cluster: Cluster, arguments: argparse.Namespace) -> None:
     """Say where every program is, building what is missing; Helm too, which the tests of the charts want."""
-    programs = binaries.resolve(cluster.release, cluster.bin_dir, node=arguments.node) | {"helm": binaries.helm()}
+    programs = binaries.resolve(cluster.release, cluster.bin_dir, node=arguments.node)
+    programs |= {tool.name: binaries.helm(major) for major, tool in binaries.HELMS.items()}
     if arguments.node:
         programs |= {"packages laid over the node's /usr": overlay} if (overlay := distribution.overlay()) else {}
     for name, path in programs.items():

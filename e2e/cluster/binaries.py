@@ -59,13 +59,16 @@ PAUSE = Tool("pause", "pause", OURS, "5 s")
 
 ENFORCER = Tool("network-policies", "network-policies", OURS, "10 s to 2 min", pin="sigs.k8s.io/kube-network-policies")
 
-HELM = Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm", "2 min")
-"""Not part of a cluster: the tests of the charts want it."""
+HELMS = {
+    4: Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm", "2 min"),
+    3: Tool("helm3", "helm3", "helm.sh/helm/v3/cmd/helm", "2 min"),
+}
+"""By major version. Not part of a cluster: the tests of the charts want them."""
 
 
-def helm() -> Path:
+def helm(major: int = 4) -> Path:
     """Return Helm, from a directory that the user names, the cache, or a build."""
-    return find(HELM, user_directories(None, os.environ)) or build(HELM)
+    return find(HELMS[major], user_directories(None, os.environ)) or build(HELMS[major])
 
 
 def node_tools(release: str = "pinned", *, enforcer: bool = False) -> tuple[Tool, ...]:
@@ -151,8 +154,13 @@ def flags(tool: Tool) -> tuple[str, ...]:
         facts |= {"gitTreeState": "archive", "buildDate": "1970-01-01T00:00:00Z"}
         packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
         stamped = {f"{package}.{name}": fact for package in packages for name, fact in facts.items()}
-    if tool.name == "helm":
-        stamped = {"helm.sh/helm/v4/internal/version.version": pinned}
+    if tool in HELMS.values():
+        stamped = {f"{tool.package.removesuffix('cmd/helm')}internal/version.version": pinned}
+    if tool.name == "helm3":  # without it, `helm template` takes the cluster for Kubernetes 1.20
+        [minor] = re.findall(r"k8s.io/client-go v0\.(\d+)", (TOOLS / tool.module / "go.mod").read_text())
+        for package in ("chartutil", "lint/rules"):
+            stamped[f"helm.sh/helm/v3/pkg/{package}.k8sVersionMajor"] = "1"
+            stamped[f"helm.sh/helm/v3/pkg/{package}.k8sVersionMinor"] = minor
     if tool.name == "kwok":
         stamped = {"sigs.k8s.io/kwok/pkg/consts.Version": pinned}
     return ("-trimpath", "-ldflags", " ".join(["-s -w", *(f"-X {key}={value}" for key, value in stamped.items())]))

@@ -50,7 +50,7 @@ def structural(model: type[Model]) -> Schema:
 
 def _node(schema: Schema, known: Mapping[str, Schema], path: str) -> Schema:
     """One node of the structural schema; `path` is for the error only."""
-    merged = _merge(schema, known, path)
+    merged = resolved(schema, known, path)
     if merged.get("type") == "number":
         raise TypeError(
             f"{path}: a float has no exact form in every client; use an integer in a smaller unit, or a string"
@@ -73,16 +73,16 @@ def _node(schema: Schema, known: Mapping[str, Schema], path: str) -> Schema:
     return {key: node[key] for key in KEY_ORDER if key in node}
 
 
-def _merge(schema: Schema, known: Mapping[str, Schema], path: str) -> Schema:
+def resolved(schema: Schema, known: Mapping[str, Schema], path: str) -> Schema:
     """Replace a reference and an Optional by what they stand for; what is said at the field wins, rules add up."""
     target: Schema = {}
     if "$ref" in schema:
-        target = _merge(known[schema["$ref"].rpartition("/")[2]], known, path)
+        target = resolved(known[schema["$ref"].rpartition("/")[2]], known, path)
     elif "anyOf" in schema:
         choices = [choice for choice in schema["anyOf"] if choice.get("type") != "null"]
         if len(choices) != 1:
             raise TypeError(f"{path}: a union has no structural form; use optional fields and a CEL rule")
-        target = _merge(choices[0], known, path)
+        target = resolved(choices[0], known, path)
     merged = {**target, **schema}
     if "const" in merged:
         merged["enum"] = [merged["const"]]

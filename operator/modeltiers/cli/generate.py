@@ -16,6 +16,7 @@ from modeltiers import names
 from modeltiers.api import reference
 from modeltiers.api.crd import RESOURCES, crd, to_yaml
 from modeltiers.api.settings import Settings
+from modeltiers.cli.charts import chart, crd_chart
 from modeltiers.cli.routing_page import routing_page
 from modeltiers.cli.table_page import table_page
 from modeltiers.domain import policy_reasons
@@ -24,34 +25,10 @@ from modeltiers.domain.distill import reasons as distill_reasons
 from modeltiers.kube.access import rbac_manifests
 from modeltiers.render.operator import ROUTER_IMAGE, render_operator
 
-KEEP: Final = "helm.sh/resource-policy"
-"""Helm leaves an object with this annotation when the chart goes; with a CRD, every tier would go too."""
-
 
 def crds() -> dict[Path, str]:
     """A CustomResourceDefinition for each resource."""
     return {Path("crds") / f"{names.GROUP}_{resource.plural}.yaml": to_yaml(crd(resource)) for resource in RESOURCES}
-
-
-def crd_chart() -> dict[Path, str]:
-    """A Helm chart of the CRDs: templates, so that an upgrade reaches them; kept when the chart goes."""
-    folder = Path("charts/modeltiers-crds")
-    about = {
-        "apiVersion": "v2",
-        "name": "modeltiers-crds",
-        "description": "The CustomResourceDefinitions of modeltiers.",
-        "type": "application",
-        "version": "0.1.0-dev",
-        "kubeVersion": ">=1.33.0-0",
-    }
-    files = {folder / "Chart.yaml": to_yaml(about)}
-    for resource in RESOURCES:
-        body = crd(resource)
-        body["metadata"]["annotations"] = {**body["metadata"].get("annotations", {}), KEEP: "keep"}
-        # Helm would take the braces of a description for a template.
-        text = to_yaml(body).replace("{{", "{{ `{{` }}")
-        files[folder / "templates" / f"{resource.plural}.yaml"] = text
-    return files
 
 
 def reference_pages() -> dict[Path, str]:
@@ -93,7 +70,7 @@ def _stream(*bodies: Mapping[str, Any]) -> str:
     return documents[0][0] + "".join("---\n" + text for _, _, text in documents)
 
 
-GENERATORS: Final[list[Callable[[], dict[Path, str]]]] = [crds, crd_chart, manifests, reference_pages]
+GENERATORS: Final[list[Callable[[], dict[Path, str]]]] = [crds, crd_chart, chart, manifests, reference_pages]
 """Each returns the files it stands for, with paths relative to the repository."""
 
 

@@ -144,6 +144,11 @@ def declared(uses: Iterable[Grant] = USES) -> frozenset[Declared]:
     return frozenset((verb, grant.kind, grant.subresource) for grant in uses for verb in grant.verbs)
 
 
+def rules(uses: Iterable[Grant], *scopes: Scope) -> list[dict[str, Any]]:
+    """The rules of a role that grants what holds in these places, but for what users grant themselves."""
+    return [_rule(grant) for scope in scopes for grant in uses if grant.scope == scope and not grant.by_user]
+
+
 def rbac_manifests(
     watch_namespaces: Sequence[str] = (),
     namespace: str = names.OPERATOR_NAMESPACE,
@@ -155,23 +160,20 @@ def rbac_manifests(
     nothing cluster-wide: no nodes, and questions about its own rights only where every account may ask them.
     """
     account = _object("v1", "ServiceAccount", names.OPERATOR_NAME, namespace)
-    own = _of(uses, "Own namespace")
-    made = [account, *_role(own, names.OPERATOR_NAME, namespace, account)]
+    made = [account, *_role(rules(uses, "Own namespace"), names.OPERATOR_NAME, namespace, account)]
     if not watch_namespaces:
-        return [*made, *_role([*_of(uses, "Tier namespaces"), *_of(uses, "Cluster")], names.OPERATOR_NAME, "", account)]
+        return [*made, *_role(rules(uses, "Tier namespaces", "Cluster"), names.OPERATOR_NAME, "", account)]
     for watched in sorted(set(watch_namespaces)):
-        made += _role(_of(uses, "Tier namespaces"), f"{names.OPERATOR_NAME}-tiers", watched, account)
+        made += _role(rules(uses, "Tier namespaces"), f"{names.OPERATOR_NAME}-tiers", watched, account)
     return made
 
 
-def _of(uses: Iterable[Grant], scope: Scope) -> list[Grant]:
-    return [grant for grant in uses if grant.scope == scope and not grant.by_user]
-
-
-def _role(grants: Sequence[Grant], name: str, namespace: str, account: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _role(
+    granted: Sequence[Mapping[str, Any]], name: str, namespace: str, account: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
     """A Role and its binding in a namespace, or a ClusterRole and its binding when the namespace is empty."""
     prefix = "" if namespace else "Cluster"
-    yield {**_object(f"{RBAC}/v1", f"{prefix}Role", name, namespace), "rules": [_rule(grant) for grant in grants]}
+    yield {**_object(f"{RBAC}/v1", f"{prefix}Role", name, namespace), "rules": list(granted)}
     metadata = account["metadata"]
     yield {
         **_object(f"{RBAC}/v1", f"{prefix}RoleBinding", name, namespace),
