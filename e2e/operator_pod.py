@@ -44,9 +44,11 @@ class OperatorPod:
 
     def manifests(self, image: str) -> list[dict[str, Any]]:
         """The objects of the manifest, with this image and our settings; other settings are another pod."""
-        config, deployment = yaml.safe_load_all(MANIFEST.read_text())
+        found = {body["kind"]: body for body in yaml.safe_load_all(MANIFEST.read_text())}
+        config, deployment = found["ConfigMap"], found["Deployment"]
         (file,) = config["data"]
         config["data"][file] = text = yaml.safe_dump(dict(self._settings))
+        deployment["spec"]["replicas"] = 1  # what a test does to the pod, no other pod makes good
         template = deployment["spec"]["template"]
         template["metadata"]["annotations"] = {
             "modeltiers.dev/settings": hashlib.sha256(text.encode()).hexdigest()[:12]

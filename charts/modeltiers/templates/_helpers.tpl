@@ -27,12 +27,40 @@ app.kubernetes.io/name: modeltiers-operator
 
 {{/* The settings file: the settings as they are, and from the block of images what they leave out. */}}
 {{- define "modeltiers.settings" -}}
-{{- $images := dict }}
-{{- with include "modeltiers.image" (list . "router") }}
-{{- $_ := set $images "router" (dict "image" .) }}
+{{- $engine := dict }}
+{{- with include "modeltiers.image" (list . "engine") }}{{ $_ := set $engine "image" . }}{{ end }}
+{{- with .Values.images.pullSecrets }}{{ $_ := set $engine "pullSecrets" . }}{{ end }}
+{{- $router := dict }}
+{{- with include "modeltiers.image" (list . "router") }}{{ $_ := set $router "image" . }}{{ end }}
+{{- $distill := dict }}
+{{- with include "modeltiers.image" (list . "distill") }}{{ $_ := set $distill "image" . }}{{ end }}
+{{- with include "modeltiers.image" (list . "train") }}{{ $_ := set $distill "trainImage" . }}{{ end }}
+{{- $found := dict }}
+{{- range $name, $part := dict "engine" $engine "router" $router "distill" $distill }}
+{{- if $part }}{{ $_ := set $found $name $part }}{{ end }}
 {{- end }}
-{{- with .Values.images.pullSecrets }}
-{{- $_ := set $images "engine" (dict "pullSecrets" .) }}
+{{- mergeOverwrite $found (deepCopy .Values.settings) | toYaml }}
 {{- end }}
-{{- mergeOverwrite $images (deepCopy .Values.settings) | toYaml }}
+
+{{/* The operator's image; without one there is nothing to install. */}}
+{{- define "modeltiers.operatorImage" -}}
+{{- include "modeltiers.image" (list . "operator") | required "images.operator.repository is empty: name the operator's image" }}
+{{- end }}
+
+{{/* Whether an object of somebody else's kind is wanted: (list $ wish "group/version/Kind"). Nothing for no. */}}
+{{- define "modeltiers.wished" -}}
+{{- $wish := index . 1 }}
+{{- if or (eq $wish "Always") (and (eq $wish "Auto") ((index . 0).Capabilities.APIVersions.Has (index . 2))) }}yes{{ end }}
+{{- end }}
+
+{{/* Peers of a NetworkPolicy from a list of the settings. */}}
+{{- define "modeltiers.peers" -}}
+{{- range . }}
+- podSelector: {{- with .podLabels }}{{ dict "matchLabels" . | toYaml | nindent 4 }}{{ else }} {}{{ end }}
+  {{- with .namespace }}
+  namespaceSelector:
+    matchLabels:
+      kubernetes.io/metadata.name: {{ . }}
+  {{- end }}
+{{- end }}
 {{- end }}

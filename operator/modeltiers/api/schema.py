@@ -17,6 +17,7 @@ from modeltiers.api.base import Model, Rule, cel
 Schema = dict[str, Any]
 
 VALIDATIONS: Final = "x-kubernetes-validations"
+ANYTHING: Final = "x-kubernetes-preserve-unknown-fields"
 TYPE_META: Final = ("apiVersion", "kind", "metadata")
 """What belongs to Kubernetes in every object, and is described there."""
 
@@ -24,10 +25,15 @@ TYPE_META: Final = ("apiVersion", "kind", "metadata")
 KEY_ORDER: Final = (
     *("description", "type", "format", "enum", "default"),
     *("minimum", "maximum", "minLength", "maxLength", "pattern", "minItems", "maxItems", "maxProperties"),
-    *("x-kubernetes-list-type", "x-kubernetes-list-map-keys", VALIDATIONS),
+    *("x-kubernetes-list-type", "x-kubernetes-list-map-keys", VALIDATIONS, ANYTHING),
     *("required", "properties", "items", "additionalProperties"),
 )
 IGNORED: Final = frozenset({"title", "$ref", "anyOf", "const", "patternProperties", "propertyNames"})
+
+
+def anything() -> dict[str, Any]:
+    """Schema extra: an object whose inside is somebody else's. For files of administrators; resources have none."""
+    return {ANYTHING: True}
 
 
 class _WithRules(GenerateJsonSchema):
@@ -96,6 +102,8 @@ def _object(merged: Schema, known: Mapping[str, Schema], path: str) -> Schema:
     if properties := merged.get("properties"):
         inside = {name: _node(inner, known, f"{path}.{name}") for name, inner in properties.items()}
         return {"properties": inside}
+    if merged.get(ANYTHING):
+        return {}
     patterns: dict[str, Schema] = merged.get("patternProperties", {})
     values = next(iter(patterns.values()), merged.get("additionalProperties"))
     if not isinstance(values, dict):

@@ -23,7 +23,7 @@ from modeltiers.domain import policy_reasons
 from modeltiers.domain.conditions import reasons_page
 from modeltiers.domain.distill import reasons as distill_reasons
 from modeltiers.kube.access import rbac_manifests
-from modeltiers.render.operator import ROUTER_IMAGE, render_operator
+from modeltiers.render.operator import IMAGE, ROUTER_IMAGE, render_operator
 
 
 def crds() -> dict[Path, str]:
@@ -48,7 +48,9 @@ def reference_pages() -> dict[Path, str]:
 
 
 def manifests() -> dict[Path, str]:
-    """The operator's namespace, ServiceAccount and rights, from what the code declares it uses; and its Deployment."""
+    """What `kubectl apply -k manifests` applies: CRDs; the operator's namespace, ServiceAccount and rights, from what
+    the code declares it uses; its Deployment.
+    """
     namespace = {
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -57,8 +59,16 @@ def manifests() -> dict[Path, str]:
             "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
         },
     }
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["crds.yaml", "rbac.yaml", "operator.yaml"],
+        "images": [{"name": IMAGE.partition(":")[0], "newTag": IMAGE.partition(":")[2]}],
+    }
     settings = to_yaml({"router": {"image": ROUTER_IMAGE}}).partition("---\n")[2]
     return {
+        Path("manifests/crds.yaml"): _stream(*(crd(resource) for resource in RESOURCES)),
+        Path("manifests/kustomization.yaml"): to_yaml(kustomization),
         Path("manifests/rbac.yaml"): _stream(namespace, *rbac_manifests()),
         Path("manifests/operator.yaml"): _stream(*render_operator(settings)),
     }

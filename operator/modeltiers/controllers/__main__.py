@@ -1,4 +1,4 @@
-"""`python -m modeltiers.controllers`: read the settings, connect, run."""
+"""`python -m modeltiers.controllers`: read the settings, connect, run; with `check URL`, ask one that runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import uvloop
 from pydantic import ValidationError
 
+from modeltiers.controllers.check import check
 from modeltiers.controllers.config import BadSettings, Process, load
 from modeltiers.controllers.program import Operator
 from modeltiers.kube.session import BadConnection, connect
@@ -22,6 +23,16 @@ async def _run() -> None:
 
 def main() -> int:
     """Exit status 0 after an orderly stop, 2 when it cannot start; the reason is the last line."""
+    match sys.argv[1:]:
+        case []:
+            pass
+        case ["check", url]:
+            return check(url)
+        case _:
+            sys.stderr.write(
+                "usage: python -m modeltiers.controllers [check URL]; settings come from the environment\n"
+            )
+            return 2
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs URLs
     try:
