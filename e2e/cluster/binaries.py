@@ -66,6 +66,19 @@ HELMS = {
 """By major version. Not part of a cluster: the tests of the charts want them."""
 
 
+PROMETHEUS = tuple(
+    Tool(name, "prometheus", f"github.com/prometheus/prometheus/cmd/{name}", "2 to 3 min")
+    for name in ("prometheus", "promtool")
+)
+"""Not part of a cluster: the tests of dashboards and alerts want them. Without the clouds' service discovery."""
+
+
+def prometheus() -> dict[str, Path]:
+    """Return Prometheus and promtool, from a directory that the user names, the cache, or a build."""
+    directories = user_directories(None, os.environ)
+    return {tool.name: find(tool, directories) or build(tool) for tool in PROMETHEUS}
+
+
 def helm(major: int = 4) -> Path:
     """Return Helm, from a directory that the user names, the cache, or a build."""
     return find(HELMS[major], user_directories(None, os.environ)) or build(HELMS[major])
@@ -163,7 +176,13 @@ def flags(tool: Tool) -> tuple[str, ...]:
             stamped[f"helm.sh/helm/v3/pkg/{package}.k8sVersionMinor"] = minor
     if tool.name == "kwok":
         stamped = {"sigs.k8s.io/kwok/pkg/consts.Version": pinned}
-    return ("-trimpath", "-ldflags", " ".join(["-s -w", *(f"-X {key}={value}" for key, value in stamped.items())]))
+    tags = ("-tags", "remove_all_sd,netgo") if tool.module == "prometheus" else ()
+    return (
+        *tags,
+        "-trimpath",
+        "-ldflags",
+        " ".join(["-s -w", *(f"-X {key}={value}" for key, value in stamped.items())]),
+    )
 
 
 def build(tool: Tool) -> Path:

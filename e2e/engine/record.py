@@ -53,6 +53,9 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "answer", "strict": Tru
 LOGPROBS = {"logprobs": True, "top_logprobs": 2}
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 
+KINDS = {b"text/event-stream": "sse", b"text/plain": "prom"}
+"""What the body of a reply is, by its content type; else it is JSON."""
+
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
@@ -103,6 +106,7 @@ SCRIPTED: dict[str, tuple[str, Any]] = {
     "error-404-path": ("/v1/nothing", {"model": "small"}),
     "error-404-embeddings": ("/v1/embeddings", {"model": "small", "input": "Hello"}),
     "models": ("/v1/models", None),
+    "metrics": ("/metrics", None),  # the last: it counts what was asked before
 }
 REASONING: dict[str, tuple[str, Any]] = {
     "reasoning": (CHAT, _asks("think", **LOGPROBS)),
@@ -183,8 +187,8 @@ def _record(engine: Engine, name: str, path: str, body: Any) -> None:
     refused = head.split(b" ", 2)[1] != b"200"
     if refused != name.startswith("error-"):
         raise HarnessError(f"{name} was answered with {head.splitlines()[0].decode()}: {content.decode()[:500]}")
-    kind = "sse" if b"text/event-stream" in head.lower() else "json"
-    for old in ("sse", "json"):
+    kind = next((kind for sign, kind in KINDS.items() if sign in head.lower()), "json")
+    for old in (*KINDS.values(), "json"):
         (CAPTURES / f"{name}.{old}").unlink(missing_ok=True)
     (CAPTURES / f"{name}.http").write_bytes(raw)
     (CAPTURES / f"{name}.{kind}").write_bytes(content)

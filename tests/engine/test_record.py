@@ -20,7 +20,9 @@ def test_a_capture_is_what_its_name_says(name: str) -> None:
     assert (b" 200 OK" in head.splitlines()[0]) != name.startswith("error-")
     chunked = b"transfer-encoding: chunked" in head.lower()
     (content,) = [
-        record.CAPTURES / f"{name}.{kind}" for kind in ("sse", "json") if (record.CAPTURES / f"{name}.{kind}").exists()
+        record.CAPTURES / f"{name}.{kind}"
+        for kind in (*record.KINDS.values(), "json")
+        if (record.CAPTURES / f"{name}.{kind}").exists()
     ]
     assert content.read_bytes() == (record.unchunked(rest) if chunked else rest)
     assert (content.suffix == ".sse") == (isinstance(body, dict) and body.get("stream") is True and chunked)

@@ -6,6 +6,7 @@ to merge: a generated file is overwritten as a whole.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,8 @@ from modeltiers.domain import policy_reasons
 from modeltiers.domain.conditions import reasons_page
 from modeltiers.domain.distill import reasons as distill_reasons
 from modeltiers.kube.access import rbac_manifests
+from modeltiers.render import alerts, dashboard
+from modeltiers.render.dashboards import DASHBOARDS
 from modeltiers.render.operator import IMAGE, ROUTER_IMAGE, render_operator
 
 
@@ -32,7 +35,10 @@ def crds() -> dict[Path, str]:
 
 
 def reference_pages() -> dict[Path, str]:
-    """A reference page for each resource, for the reasons in conditions, the settings and the routing table."""
+    """A reference page for each resource, for the reasons in conditions, the settings, the table and the metrics."""
+    # Late: the metrics are the operator's and the router's, whose packages a user of the command line may lack.
+    from modeltiers.cli.metrics_page import metrics_page
+
     folder = Path("docs") / "reference"
     pages = {folder / f"{one.kind.lower()}.md": reference.resource_page(one) for one in RESOURCES}
     settings = reference.settings_page(Settings, "Settings")
@@ -43,6 +49,7 @@ def reference_pages() -> dict[Path, str]:
         "settings.md": settings,
         "table.md": table_page(),
         "routing.md": routing_page(),
+        "metrics.md": metrics_page(),
     }
     return pages | {folder / name: text for name, text in more.items()}
 
@@ -74,13 +81,29 @@ def manifests() -> dict[Path, str]:
     }
 
 
+def monitoring() -> dict[Path, str]:
+    """Grafana dashboards and Prometheus rules, which the chart wraps as it finds them."""
+    folder = Path("charts/modeltiers/files")
+    boards = {
+        folder / "dashboards" / f"{name}.json": json.dumps(dashboard.render(board), indent=2, ensure_ascii=False) + "\n"
+        for name, board in DASHBOARDS.items()
+    }
+    rules = {
+        folder / "rules" / f"{group}.yaml": to_yaml(alerts.render(group, of_it))
+        for group, of_it in alerts.ALERTS.items()
+    }
+    return boards | rules
+
+
 def _stream(*bodies: Mapping[str, Any]) -> str:
     """Several objects as one file, under one header."""
     documents = [to_yaml(body).partition("---\n") for body in bodies]
     return documents[0][0] + "".join("---\n" + text for _, _, text in documents)
 
 
-GENERATORS: Final[list[Callable[[], dict[Path, str]]]] = [crds, crd_chart, chart, manifests, reference_pages]
+GENERATORS: Final[list[Callable[[], dict[Path, str]]]] = [
+    *(crds, crd_chart, chart, manifests, monitoring, reference_pages)
+]
 """Each returns the files it stands for, with paths relative to the repository."""
 
 

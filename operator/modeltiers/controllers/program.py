@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from prometheus_client.core import GaugeMetricFamily
-
 from modeltiers import names
 from modeltiers.api.settings import Settings
 from modeltiers.controllers import doorbell, health, metrics
@@ -374,32 +372,18 @@ class Operator:
         return ", ".join(f"{name} unheard of for {age:.0f} s" for name, age in sorted(stale.items())) or None
 
     def _facts(self) -> metrics.Facts:
-        facts = metrics.Facts(
-            {
-                "modeltiers_queue_depth": ("Keys waiting or being served", lambda: self.queue.depth),
-                "modeltiers_queue_oldest_seconds": ("Age of the oldest wake-up not served yet", self.queue.oldest_age),
-                "modeltiers_leading": ("Whether this replica may write", lambda: float(self.leading())),
-                "modeltiers_synced": ("Whether everything was listed", lambda: float(self.synced.is_set())),
-                "modeltiers_loop_lag_seconds": ("How late the event loop runs", self.lag.now),
-                "modeltiers_tiers": ("Tiers known", lambda: len(self.store.tiers)),
-                "modeltiers_policies": ("Policies known", lambda: len(self.store.policies)),
-                "modeltiers_distillations": ("Distillations known", lambda: len(self.store.distills)),
-                "modeltiers_traffic_round_seconds": (
-                    "Time that reading all routers took last",
-                    lambda: self.traffic.round_seconds,
-                ),
-            }
-        )
-        facts.add(self._watch_ages)
-        return facts
-
-    def _watch_ages(self) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(
-            "modeltiers_watch_age_seconds", "Time since a watch began anew, as it does every 100 s", labels=["resource"]
-        )
-        for resource, age in self.watches.ages().items():
-            family.add_metric([resource], age)
-        return family
+        plain: dict[str, Callable[[], float]] = {
+            metrics.QUEUE_DEPTH: lambda: self.queue.depth,
+            metrics.QUEUE_OLDEST: self.queue.oldest_age,
+            metrics.LEADING: lambda: float(self.leading()),
+            metrics.SYNCED: lambda: float(self.synced.is_set()),
+            metrics.LOOP_LAG: self.lag.now,
+            metrics.TIERS: lambda: len(self.store.tiers),
+            metrics.POLICIES: lambda: len(self.store.policies),
+            metrics.DISTILLATIONS: lambda: len(self.store.distills),
+            metrics.TRAFFIC_ROUND: lambda: self.traffic.round_seconds,
+        }
+        return metrics.Facts(plain, self.watches.ages, metrics.Objects(self.store))
 
 
 def _reason(fault: RetryAfter) -> str:

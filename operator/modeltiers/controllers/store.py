@@ -23,6 +23,7 @@ PolicyKey = tuple[str, str, str]
 """Namespace and name of a policy or a distillation, and its kind: for where keys of tiers lie beside them."""
 OwnerKey = Key | PolicyKey
 """Whom a child belongs to."""
+TIER: Final = "ModelTier"
 POLICY: Final = "RoutingPolicy"
 DISTILL: Final = "DistillJob"
 HPA: Final = "HorizontalPodAutoscaler"
@@ -236,7 +237,7 @@ class Store:
 
     def put(self, kind: str, body: Body) -> None:
         """Remember an object of any kind."""
-        if kind == "ModelTier":
+        if kind == TIER:
             self.put_tier(body)
         elif kind == POLICY:
             self.put_policy(body)
@@ -282,7 +283,7 @@ class Store:
 
     def names_of(self, kind: str) -> Iterator[tuple[str, str]]:
         """Namespace and name of every object of a kind that is remembered."""
-        if kind == "ModelTier":
+        if kind == TIER:
             yield from self.tiers
         elif kind == POLICY:
             yield from self.policies
@@ -300,7 +301,7 @@ class Store:
 
     def drop_ghost(self, kind: str, namespace: str, name: str) -> list[OwnerKey]:
         """Forget an object that a fresh list no longer has; returns the tiers and policies to look at again."""
-        if kind == "ModelTier":
+        if kind == TIER:
             self.tiers.pop((namespace, name), None)
             self.followers.pop((namespace, name), None)
             return [(namespace, name)]
