@@ -11,8 +11,8 @@ from modeltiers.distill.stage import Progress
 from modeltiers.domain.distill.stages import Stage
 
 
-def serve(port: int, stage: Stage, progress: Progress) -> ThreadingHTTPServer:
-    """Answer on a port of all addresses, in a thread of its own, until the program ends."""
+def serve(port: int, stage: Stage, progress: Progress, host: str = "") -> ThreadingHTTPServer:
+    """Answer on a port, of all addresses unless one is named, in a thread of its own, until the program ends."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 5
@@ -36,7 +36,7 @@ def serve(port: int, stage: Stage, progress: Progress) -> ThreadingHTTPServer:
         def log_message(self, *_: Any) -> None:
             """Polls are no news."""
 
-    server = ThreadingHTTPServer(("", port), Handler)
+    server = ThreadingHTTPServer((host, port), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="status", daemon=True).start()
     return server
