@@ -223,6 +223,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"--api-versions": PROMETHEUS},
         {
             "ServiceMonitor/modeltiers-operator spec.endpoints.0.path": "/metrics",
+            "ServiceMonitor/modeltiers-operator spec.endpoints.0.honorLabels": True,
             "PodMonitor/modeltiers-routers spec.podMetricsEndpoints.0.path": "/metrics",
             "PodMonitor/modeltiers-routers spec.namespaceSelector": {"any": True},
             "PodMonitor/modeltiers-engines spec.podMetricsEndpoints.0.path": "/engine/metrics",

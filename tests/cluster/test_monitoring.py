@@ -1,4 +1,4 @@
-"""The panels about the operator, asked of a real Prometheus that scrapes a real operator with something of each kind."""
+"""The panels about the operator, asked of a real Prometheus that scrapes a real operator with one of everything."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from modeltiers.domain.distill.stages import Stage
 from tests.cluster import policies
 from tests.cluster.kit import Tiers, until
 from tests.cluster.test_distilljob import Distill, prepared, promoted
-from tests.cluster.test_traffic import Ladder, routed
+from tests.cluster.test_traffic import UNSURE, Ladder, answers, routed
 from tests.monitoring.kit import empty, panels
 
 __all__ = ["routed"]  # a fixture
@@ -42,7 +42,7 @@ def at_work(distill: Distill) -> None:
     pod = distill.pods(job)[0]
     host = f"127.103.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
     progress = Progress()
-    progress.at(25, 100, "rows")
+    progress.at(25, 100, "rows", spend=SPEND)
     serve(names.ADMIN_PORT, Stage.SNAPSHOT, progress, host)
     patch = {"status": {"podIP": host, "podIPs": [{"ip": host}]}}
     distill.kubectl(
@@ -58,8 +58,11 @@ def test_each_panel_about_the_operator_has_a_series(
         tmp_path / "prometheus", [Target(f"127.0.0.1:{operator.port}", labels={"pod": "operator-0"})]
     ) as seen:
         seen.scraped(1)
-        routed.ask(20)
-        routed.comes(20)
+        routed.ask(90)
+        routed.engines["small"].script = answers("the small one is not sure", UNSURE)
+        routed.ask(30)
+        status = routed.comes(120)
+        assert "savedPermille" in status["cost"], json.dumps(status["cost"], indent=1)
         routed.tiers.apply("own", autoscaling={"min": 1, "max": 2, "targetInFlight": 4}, access={"mode": "Open"})
         routed.tiers.apply("never", accelerators=[{"name": "none", "product": "NVIDIA-None", "memory": "80Gi"}])
         policies.apply(routed.tiers, "lost", model="lost", tiers=[{"name": "nobody"}, {"name": "large"}])
