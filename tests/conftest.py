@@ -20,3 +20,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--golden", choices=["check", "rewrite"], default="check", help="compare golden files or rewrite them"
     )
+    parser.addoption(
+        "--statuses", choices=["keep", "rewrite"], default="keep", help="add statuses seen in tests/cluster to the file"
+    )

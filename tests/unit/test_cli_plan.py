@@ -402,7 +402,7 @@ def test_the_example_in_the_documentation_is_what_is_printed() -> None:
 def test_examples_can_be_planned(file: Path) -> None:
     """Every example that holds a tier fits; one that follows a DistillJob is planned with that."""
     text = file.read_text(encoding="utf-8")
-    if "kind: ModelTier" in text:
+    if "\nkind: ModelTier\n" in text:
         beside = ["-f", str(file.parent / "job.yaml")] if "distill://" in text else []
         result = run("-f", str(file), *beside)
         assert result.exit_code == 0, result.output + result.stderr

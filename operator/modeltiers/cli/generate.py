@@ -18,6 +18,7 @@ from modeltiers.api import reference
 from modeltiers.api.crd import RESOURCES, crd, to_yaml
 from modeltiers.api.settings import Settings
 from modeltiers.cli.charts import chart, crd_chart
+from modeltiers.cli.gitops import argocd_config
 from modeltiers.cli.routing_page import routing_page
 from modeltiers.cli.table_page import table_page
 from modeltiers.domain import policy_reasons
@@ -102,7 +103,7 @@ def _stream(*bodies: Mapping[str, Any]) -> str:
 
 
 GENERATORS: Final[list[Callable[[], dict[Path, str]]]] = [
-    *(crds, crd_chart, chart, manifests, monitoring, reference_pages)
+    *(crds, crd_chart, chart, manifests, monitoring, reference_pages, argocd_config)
 ]
 """Each returns the files it stands for, with paths relative to the repository."""
 

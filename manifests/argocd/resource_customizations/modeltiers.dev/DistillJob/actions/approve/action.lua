@@ -1,0 +1,21 @@
+-- The annotation that `modeltiers approve` writes: this artifact, and no later one, may go live.
+-- An annotation is followed once: what was said before is said again as DIGEST@2, DIGEST@3 and so on.
+local function again(digest, before)
+  if before == digest then
+    return digest .. "@2"
+  end
+  for number = 1, 9999 do
+    if before == digest .. "@" .. number then
+      return digest .. "@" .. (number + 1)
+    end
+  end
+  return digest
+end
+
+local digest = ((obj.status or {}).artifact or {}).digest
+if digest == nil then
+  error("no student is packaged yet: there is nothing to approve", 0)
+end
+obj.metadata.annotations = obj.metadata.annotations or {}
+obj.metadata.annotations["modeltiers.dev/approve"] = again(digest, (obj.status.promotion or {}).approved)
+return obj
