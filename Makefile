@@ -49,8 +49,8 @@ unit: setup ## pure tests, a minute
 router-test: setup ## the router against real sockets; dashboards and alerts against a real Prometheus (built the first time)
 	@$(BIN)/python -m pytest tests/router tests/monitoring -q -m "not slow"
 
-cluster-test: setup tools ## tests on a real control plane
-	@$(BIN)/python -m pytest tests/cluster -q -m "not slow"
+cluster-test: setup tools ## tests on a real control plane, and of the store on a real S3 server
+	@$(BIN)/python -m pytest tests/cluster tests/store -q -m "not slow"
 
 train-test: setup ## the trainer in an environment of its own (the first run installs torch: minutes, up to 6 GB)
 	@$(BIN)/python -m e2e.train test tests/train -q -m "not slow"

@@ -84,6 +84,15 @@ def helm(major: int = 4) -> Path:
     return find(HELMS[major], user_directories(None, os.environ)) or build(HELMS[major])
 
 
+S3 = Tool("versitygw", "s3", "github.com/versity/versitygw/cmd/versitygw", "1 to 2 min")
+"""An S3 server over a folder: the tests of stores want it."""
+
+
+def s3_server() -> Path:
+    """Return the S3 server, from a directory that the user names, the cache, or a build."""
+    return find(S3, user_directories(None, os.environ)) or build(S3)
+
+
 def node_tools(release: str = "pinned", *, enforcer: bool = False) -> tuple[Tool, ...]:
     """Return the programs that a real node takes beyond those of the distribution."""
     kubernetes, commands = RELEASES[release], "k8s.io/kubernetes/cmd"

@@ -13,23 +13,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
 from e2e import team
 from e2e.cluster import Cluster, HarnessError, volumes
+from e2e.cluster.process import wait_until
 from e2e.cluster.recipes import ENGINE_HOME
+from e2e.distill.traffic import Traffic
 from e2e.engine import environment as engine_environment
 from e2e.train import environment as train_environment
 from e2e.train import models, task
 
 PROFILE = team.PROFILE
 TEACHER, TIER, JOB = "teacher", "small", "reader"
+POLICY = "reading"
+SIGNING_KEY = {"name": "package-signing", "key": "private.pem"}
 EVALUATION, CALIBRATION, RED_TEAM = 500, 200, 260
 
 
-def settings(engine_image: str, router_image: str, distill_image: str, train_image: str) -> dict[str, Any]:
-    """The administrator's settings: those of a team, and the images of the stages."""
+def settings(
+    engine_image: str, router_image: str, distill_image: str, train_image: str, *, public_key: str
+) -> dict[str, Any]:
+    """The administrator's settings: those of a team, the images of the stages, and whose packages may be served."""
     distill = {
         "image": distill_image,
         "trainImage": train_image,
+        "signingKey": SIGNING_KEY,
+        "publicKeys": [public_key],
         "trainMounts": [{"name": "venv", "path": ENGINE_HOME, "claimName": "trainer"}],
         "cpu": "100m",
         "memory": "1Gi",
@@ -38,6 +49,17 @@ def settings(engine_image: str, router_image: str, distill_image: str, train_ima
         "progressSeconds": 2,
     }
     return {**team.settings(engine_image, router_image), "distill": distill}
+
+
+def write_key(home: Path) -> str:
+    """Write `private.pem` for packages to be signed with; returns its public key."""
+    home.mkdir(parents=True, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path = home / "private.pem"
+    path.touch(0o600)
+    path.write_bytes(secret)
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def write_files(home: Path, rows: int) -> Path:
@@ -50,7 +72,7 @@ def write_files(home: Path, rows: int) -> Path:
     store.chmod(0o777)  # the stages run as nobody that this machine knows
     _write_rows(data / "rows.jsonl", task.make_rows(rows + EVALUATION + CALIBRATION, 11))
     _write_rows(data / "red-team.jsonl", task.make_rows(RED_TEAM, 12, red_team=True))
-    for path in (home, *home.rglob("*")):
+    for path in (home, *(home / "models").rglob("*"), *data.rglob("*"), home / "models", data):
         path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
     return home
 
@@ -93,7 +115,9 @@ class School:
         items += volumes.local(node, self.namespace, "models", self.home / "models")
         items += volumes.local(node, self.namespace, "data", self.home / "data")
         items += volumes.local(node, self.namespace, "artifacts", self.home / "artifacts", shared=True)
-        self.apply(*items)
+        key = (self.home / "private.pem").read_text()
+        secret = {"apiVersion": "v1", "kind": "Secret", "stringData": {SIGNING_KEY["key"]: key}}
+        self.apply(*items, {**secret, "metadata": {"name": SIGNING_KEY["name"], "namespace": self.namespace}})
 
     def architecture(self, name: str) -> dict[str, Any]:
         """The numbers of a model's config.json, as a spec has them."""
@@ -131,6 +155,26 @@ class School:
         """The tier that serves what the job says."""
         return self.tier(TIER, {"source": f"distill://{job}"}, 10)
 
+    def policy(self, job: str = JOB) -> dict[str, Any]:
+        """Small first; the threshold below which answers go up comes and goes with the job's student."""
+        accept = {"thresholdPermille": 900, "confidence": {"thresholdFrom": {"distillJob": job}}}
+        tiers = [{"name": TIER}, {"name": TEACHER}]
+        return self.object(
+            "RoutingPolicy", POLICY, {"model": POLICY, "tiers": tiers, "mode": "Cascade", "accept": accept}
+        )
+
+    @contextmanager
+    def asked(self) -> Iterator[Traffic]:
+        """A client that asks the policy."""
+        wait_until(lambda: self.get("service", f"{POLICY}-policy"), "the policy's Service", 60)
+        with self.cluster.gate_to(self.namespace, f"{POLICY}-policy", 80) as gate:
+            with Traffic(f"http://{gate.address}", POLICY) as traffic:
+                yield traffic
+
+    def promotion(self) -> dict[str, Any]:
+        """How the student goes live."""
+        return dict((self.get("dj", JOB).get("status") or {}).get("promotion") or {})
+
     def job(self, name: str = JOB, **spec: Any) -> dict[str, Any]:
         """A DistillJob; `spec` is laid over its own."""
         own: dict[str, Any] = {
@@ -144,7 +188,7 @@ class School:
                 ],
                 "split": {"evaluation": EVALUATION, "calibration": CALIBRATION},
             },
-            "generation": {"maxTokens": 16, "concurrency": 16},
+            "generation": {"maxTokens": 16, "concurrency": 16, "topLogprobs": 5},
             "training": dict(models.STUDENT),
             "evaluation": {"tierRef": {"name": TIER}, "maxTokens": 16, "concurrency": 16},
             "gate": {"slices": [{"name": one, "marginPermille": 100} for one in task.SLICES]},

@@ -96,6 +96,10 @@ class Distill:
             self._play(pod, {"phase": "Running", "conditions": [scheduled]})
         return found
 
+    def plan(self) -> Any:
+        """What its stages are told."""
+        return json.loads(self.get("cm", f"{self.name}-plan")["data"]["plan.json"])
+
     def _play(self, pod: Mapping[str, Any], status: Mapping[str, Any]) -> None:
         patch = json.dumps({"status": status})
         self.kubectl("patch", "pod", pod["metadata"]["name"], "--subresource=status", "--type=merge", "-p", patch)
@@ -300,13 +304,19 @@ def test_pods_are_restricted_and_hold_no_token(distill: Distill) -> None:
     name = distill.tiers.namespace
     distill.kubectl("label", "ns", name, "pod-security.kubernetes.io/enforce=restricted")
     distill.apply()
-    distill.complete_until(Stage.EVALUATE_STUDENT)
+    distill.complete_until(Stage.TRAIN)
+    distill.job(Stage.TRAIN)
+    base = "/models/base/base"
+    assert distill.plan()["models"] == {"base": base, "teacher": LARGE["model"]["source"]}, "for its tokenizer"
+    for stage in (Stage.TRAIN, Stage.EVALUATE_TEACHER, Stage.EVALUATE_BASE):
+        distill.complete(stage)
     pod = distill.pods(distill.job(Stage.EVALUATE_STUDENT))[0]["spec"]
     assert pod["automountServiceAccountToken"] is False
     engine = pod["initContainers"][0]
     assert engine["restartPolicy"] == "Always"
     assert "--host=127.0.0.1" in engine["args"]
     assert engine["args"][0].startswith("/model/stages/Train/")
+    assert distill.plan()["engine"]["root"] == engine["args"][0]
     assert {one["name"] for one in pod["containers"]} == {"stage"}
 
 

@@ -99,6 +99,8 @@ class Job:
     target: dict[str, Any] = field(default_factory=dict)
     plan_more: dict[str, Any] = field(default_factory=dict)
     outcomes: dict[Stage, Outcome] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    """How a process of its own reaches the store, where that is not a folder."""
 
     @property
     def plan(self) -> Plan:
@@ -158,9 +160,14 @@ class Job:
         command = [sys.executable, "-m", "modeltiers.distill", "run", stage.value, "--plan", str(plan)]
         for other, outcome in self.outcomes.items():
             command += ["--input", f"{other.value}={outcome.digest}:{outcome.output}"]
-        command += ["--store", self.store.path, "--result", str(folder / "result.json")]
-        env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
+        command += ["--store", address(self.store), "--result", str(folder / "result.json")]
+        env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}", **self.env}
         return subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.DEVNULL, **popen)
+
+
+def address(store: Folder) -> str:
+    """What the program is given to reach a store."""
+    return store.path if store.local else f"s3://{store.path}"
 
 
 def local(path: Path) -> Folder:

@@ -97,7 +97,10 @@ class Teacher:
         """The models served; none while it is told to load."""
         if self.how.get("loading"):
             return web.Response(status=503)
-        return web.json_response({"data": [{"id": self.how.get("serves", MODEL), "object": "model"}]})
+        served = {"id": self.how.get("serves", MODEL), "object": "model"}
+        if "root" in self.how:
+            served["root"] = self.how["root"]
+        return web.json_response({"data": [served]})
 
     async def misbehave(self, request: web.Request) -> web.Response:
         """Change how it answers, from now on."""

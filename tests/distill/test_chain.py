@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from modeltiers.distill.run import run_stage, stage_folder
+from modeltiers.distill.store import Folder
 from modeltiers.domain.distill.plan import Plan
 from modeltiers.domain.distill.stages import Outcome, Stage
 from tests.distill.kit import TeacherProcess, local
@@ -25,6 +26,11 @@ STAGES = (
 
 def test_stages_take_what_others_leave(server: TeacherProcess, tmp_path: Path) -> None:
     """And all of it a second time is found in the store: nothing is asked."""
+    go_through(server, local(tmp_path / "store"), tmp_path)
+
+
+def go_through(server: TeacherProcess, store: Folder, tmp_path: Path) -> None:
+    """Run the stages in this store, twice."""
     sums = [(one, 1000 - 3 * one) for one in range(200)]
     lines = [{"messages": [{"role": "user", "content": f"What is {a} + {b}?"}], "expected": a + b} for a, b in sums]
     rows = tmp_path / "rows.jsonl"
@@ -36,7 +42,7 @@ def test_stages_take_what_others_leave(server: TeacherProcess, tmp_path: Path) -
     plan = Plan.model_validate(
         {"job": "demo", "spec": spec, "teacher": target, "engine": target, "sources": {"rows": str(rows)}}
     )
-    store, outcomes = local(tmp_path / "store"), dict[Stage, Outcome]()
+    outcomes: dict[Stage, Outcome] = {}
     facts = {}
     for stage in STAGES:
         made, _ = run_stage(plan, store, stage, outcomes)

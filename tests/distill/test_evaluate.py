@@ -100,6 +100,17 @@ def test_an_engine_with_another_model_is_refused(job: Job) -> None:
     assert caught.value.reason == "WrongModel"
 
 
+def test_an_engine_that_has_the_weights_from_elsewhere_is_refused(job: Job) -> None:
+    """vLLM says where it has a model from; one that does not say is believed."""
+    job.plan_more = engine(job, root="/models/student")
+    job.teacher.misbehave(root="/models/base")
+    with pytest.raises(BadData, match="what lies at /models/base, not at /models/student") as caught:
+        sealed(job).evaluate(Stage.EVALUATE_BASE)
+    assert caught.value.reason == "WrongModel"
+    job.teacher.misbehave(root="/models/student")
+    assert job.evaluate(Stage.EVALUATE_BASE).facts["n"] == 6
+
+
 def test_a_refused_item_counts_as_wrong(job: Job) -> None:
     """A model that cannot take an item has not answered it."""
     job.teacher.misbehave(status=400, message="context length exceeded", match="What is 3 +")

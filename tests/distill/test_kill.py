@@ -56,6 +56,11 @@ def kill_while_asking(job: Job, folder: Path, dice: random.Random) -> bool:
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))])
 def test_killed_at_random_it_ends_as_if_it_had_not_been(job: Job, tmp_path: Path, seed: int) -> None:
     """Some kills, then to the end."""
+    kill_and_go_on(job, tmp_path, seed)
+
+
+def kill_and_go_on(job: Job, tmp_path: Path, seed: int) -> None:
+    """Kill the generator some times, let it end, and hold what came of it against a run of one piece."""
     dice = random.Random(seed)  # noqa: S311 - moments to kill at
     job.spec["generation"] = {"concurrency": CONCURRENCY}
     job.teacher.misbehave(seconds=0.02)

@@ -154,15 +154,6 @@ def test_a_folder_without_rows_says_what_it_should_have(tmp_path: Path) -> None:
         job.run(Stage.SNAPSHOT)
 
 
-@pytest.mark.parametrize("address", ["hf://datasets/org/name@main/rows.jsonl", "nothing://x/rows.jsonl"])
-def test_a_place_that_the_image_cannot_open_says_where_else_to_put_it(tmp_path: Path, address: str) -> None:
-    job = Job(tmp_path)
-    job.at("rows", address)
-    with pytest.raises(BadData, match=r"this image cannot open .*: copy the file to a volume or to S3") as caught:
-        job.run(Stage.SNAPSHOT)
-    assert caught.value.field == "spec.data.sources[rows]"
-
-
 def test_a_source_in_an_object_store_is_read_like_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the library that S3 is reached with."""
     bucket = Folder(FsspecStore("memory"), "/bucket/rows")

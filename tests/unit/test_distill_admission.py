@@ -11,7 +11,7 @@ from modeltiers.api.settings import Settings
 from modeltiers.domain.claims import ClaimView
 from modeltiers.domain.distill.admission import Around, hindrance, refusals, too_long
 from modeltiers.domain.distill.payback import Estimate, Tier, estimate
-from tests.unit.test_distill_stages import spec
+from tests.unit.test_distill_stages import SPEC, spec
 
 TRAFFIC = {"requestsPerDay": 100_000, "promptTokens": 500, "answerTokens": 100}
 API_PRICE = {"inputPerMillionMicros": 2_000_000, "outputPerMillionMicros": 8_000_000}
@@ -83,6 +83,15 @@ def test_a_budget_in_money_needs_a_price() -> None:
     endpoint = {"endpoint": {"baseUrl": "https://x.example/v1", "model": "m"}, "termsAcknowledged": True}
     found = refusals(job(teacher=endpoint, budget={"costMicros": 5}), Settings())
     assert [one.path for one in found] == ["spec", "spec.teacher.endpoint.baseUrl", "spec.teacher.endpoint.price"]
+
+
+def test_a_scrubber_that_the_settings_have_not_is_refused() -> None:
+    hooked = job(data={**SPEC["data"], "scrub": {"hook": "people"}})
+    scrubbers = {"addresses": {"image": "example.com/a:1"}}
+    (found,) = refusals(hooked, Settings.model_validate({"distill": {"image": "i", "scrubbers": scrubbers}}))
+    assert (found.path, "no scrubber people (addresses)" in found.message) == ("spec.data.scrub.hook", True)
+    known = Settings.model_validate({"distill": {"image": "i", "scrubbers": {"people": scrubbers["addresses"]}}})
+    assert refusals(hooked, known) == []
 
 
 # --- payback ----------------------------------------------------------------------------------------------------------

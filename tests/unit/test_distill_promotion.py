@@ -85,6 +85,14 @@ def test_a_student_whose_pods_fail_is_taken_back() -> None:
     assert (found.status["state"], "CrashLoopBackOff" in found.status["why"]) == ("RolledBack", True)
 
 
+def test_a_canary_does_not_go_on_while_the_student_takes_no_requests() -> None:
+    unready = TierSeen("small", job="job", candidate_why="its pod is being replaced")
+    found = look(canary(), unready, 3600)
+    assert found.status == canary()
+    assert "being replaced" in found.message
+    assert look(canary(), seconds=3600).status["step"] == 2
+
+
 def test_pods_of_both_that_do_not_fit_are_said_and_nothing_moves() -> None:
     begun = {"state": "Canary", "weightPermille": 50, "step": 1}
     seen = TierSeen("small", candidate=None, candidate_fits=False, candidate_why="no GPU is free")

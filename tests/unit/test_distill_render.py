@@ -8,25 +8,36 @@ import pytest
 
 from modeltiers import names
 from modeltiers.api.distilljob import DistillJobSpec
+from modeltiers.api.model import Weights
 from modeltiers.api.settings import Settings
 from modeltiers.domain.distill.plan import Plan
 from modeltiers.domain.distill.stages import Next, Outcome, Stage, before
-from modeltiers.render.distilljob import Engine, plan_hash, render_job
+from modeltiers.render.distilljob import Engine, models_of, plan_hash, render_job, scrubber_url
 from modeltiers.render.owner import Owner
-from tests.unit.test_distill_stages import BASE, spec
+from tests.unit.test_distill_stages import BASE, SPEC, spec
 
 OWNER = Owner("ns", "job", "uid", "DistillJob")
-SETTINGS = Settings.model_validate({"distill": {"image": "example.com/distill:1"}})
+SETTINGS = Settings.model_validate(
+    {
+        "distill": {
+            "image": "example.com/distill:1",
+            "scrubbers": {"people": {"image": "example.com/people:1", "args": ["--fast"]}},
+        }
+    }
+)
 ENGINE = Engine(
+    serves="/model",
     container={"name": "engine", "volumeMounts": [{"name": "engine-model", "mountPath": "/model", "readOnly": True}]},
     volumes=[{"name": "engine-model", "persistentVolumeClaim": {"claimName": "artifacts", "readOnly": True}}],
 )
 
 
-def job(stage: Stage, wanted: DistillJobSpec, **more: Any) -> dict[str, Any]:
+def job(stage: Stage, wanted: DistillJobSpec, teacher: Weights | None = None, **more: Any) -> dict[str, Any]:
     """The Job of a stage whose stages before it are complete."""
     outcomes = {other: Outcome("d" * 32, "e" * 32, "Pass") for other in before(stage, wanted)}
-    return render_job(OWNER, Plan(job="job", spec=wanted), Next(stage, "a" * 32), outcomes, SETTINGS, **more)
+    models = models_of(wanted, stage, teacher)
+    step = Next(stage, "a" * 32)
+    return render_job(OWNER, Plan(job="job", spec=wanted), step, outcomes, SETTINGS, models=models, **more)
 
 
 def volumes(found: dict[str, Any]) -> dict[str, Any]:
@@ -48,6 +59,44 @@ def test_a_claim_that_is_only_read_stays_so() -> None:
     same = job(Stage.TRAIN, spec(student={"base": {**BASE, "source": "pvc://artifacts/base"}}))
     assert "base" not in volumes(same)
     assert volumes(same)["store"]["persistentVolumeClaim"] == {"claimName": "artifacts"}
+
+
+TEACHER = Weights.model_validate({**BASE, "source": "pvc://teachers/large"})
+
+
+def test_the_trainer_reads_the_tokenizer_of_a_teacher_in_this_cluster_unless_it_needs_none() -> None:
+    assert volumes(job(Stage.TRAIN, spec(), TEACHER))["teacher"]["persistentVolumeClaim"]["claimName"] == "teachers"
+    assert "teacher" not in volumes(job(Stage.TRAIN, spec(training={"method": "Sequence"}), TEACHER))
+    assert "teacher" not in volumes(job(Stage.GENERATE, spec(), TEACHER))
+
+
+def test_the_trainer_has_the_hubs_token_that_the_base_names_by_reference() -> None:
+    ref = {"name": "hub", "key": "token"}
+    gated = spec(student={"base": {**BASE, "source": "hf://org/base", "tokenSecretRef": ref}})
+
+    def env(stage: Stage) -> dict[str, Any]:
+        container = job(stage, gated)["spec"]["template"]["spec"]["containers"][0]
+        return {one["name"]: one.get("valueFrom") for one in container["env"]}
+
+    assert env(Stage.TRAIN)["HF_TOKEN"] == {"secretKeyRef": ref}
+    assert "HF_TOKEN" not in env(Stage.GENERATE)
+
+
+def test_a_scrubber_stands_beside_snapshot_alone_and_is_restricted() -> None:
+    hooked = spec(data={**SPEC["data"], "scrub": {"hook": "people"}})
+    pod = job(Stage.SNAPSHOT, hooked)["spec"]["template"]["spec"]
+    (beside,) = pod["initContainers"]
+    assert (beside["image"], beside["restartPolicy"], beside["args"]) == ("example.com/people:1", "Always", ["--fast"])
+    assert beside["securityContext"]["readOnlyRootFilesystem"]
+    assert scrubber_url(hooked, SETTINGS) == "http://127.0.0.1:8790/"
+    assert "initContainers" not in job(Stage.SPLIT, hooked)["spec"]["template"]["spec"]
+    assert "initContainers" not in job(Stage.SNAPSHOT, spec())["spec"]["template"]["spec"]
+
+
+def test_an_engine_beside_a_stage_can_be_ended_while_it_loads() -> None:
+    """Not as process 1, which is deaf to signals that it does not ask for."""
+    assert job(Stage.EVALUATE_BASE, spec(), engine=ENGINE)["spec"]["template"]["spec"]["shareProcessNamespace"]
+    assert "shareProcessNamespace" not in job(Stage.GATE, spec())["spec"]["template"]["spec"]
 
 
 @pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.EVALUATE_INCUMBENT])

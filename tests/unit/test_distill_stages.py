@@ -52,6 +52,12 @@ def test_a_job_goes_through_its_stages_in_order() -> None:
     assert list(done(spec())) == [stage for stage in Stage if stage is not Stage.EVALUATE_INCUMBENT]
 
 
+def test_the_digest_of_a_spec_stays_what_it_is() -> None:
+    """Another one would do paid work again in every store: raise FORMAT where that is meant."""
+    found = digest_of(Stage.SNAPSHOT, spec(data={**SPEC["data"], "scrub": {"kinds": ["Email"]}}), {})
+    assert found == "b12e419947b9b4668fc702d9d77e3314"
+
+
 def test_a_student_tuned_elsewhere_enters_at_the_tests() -> None:
     tuned = spec(student={"base": BASE, "trained": {**BASE, "source": "pvc://models/tuned"}})
     assert Stage.TRAIN not in stages_of(tuned)

@@ -203,6 +203,9 @@ class Scrub(Model):
     """Well-known forms. They find what looks like one, and miss what does not."""
     patterns: list[ScrubPattern] = Field(default=[], max_length=32, json_schema_extra=listed_by("name"))
     """Your own patterns."""
+    hook: Name | None = None
+    """A program of the administrator's that replaces texts after these: a name in `distill.scrubbers` of the
+    settings."""
 
 
 class Split(Model):

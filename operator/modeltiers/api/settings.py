@@ -99,6 +99,23 @@ class RouterDefaults(Model):
     tier at once when none of its pods is ready."""
 
 
+class ScrubHook(Model):
+    """A program that replaces personal data in texts; it runs beside Snapshot, on loopback (docs/data.md)."""
+
+    image: str = Field(min_length=1, max_length=512)
+    """Its image. Pin it by digest; another one under the same name does not scrub anew what was scrubbed."""
+    args: list[Annotated[str, Field(max_length=1024)]] = Field(default=[], max_length=64)
+    """Its arguments."""
+    env: list[ProfileEnv] = Field(default=[], max_length=64)
+    """Environment variables."""
+    port: int = Field(default=8790, ge=1024, le=65535)
+    """Where it listens."""
+    cpu: Quantity = "250m"
+    """CPU request."""
+    memory: Quantity = "1Gi"
+    """Memory request and limit."""
+
+
 class DistillDefaults(Model):
     """The programs that run in the pods of DistillJobs."""
 
@@ -118,6 +135,8 @@ class DistillDefaults(Model):
     )
     """Public keys (PEM) of those whose packages may be served. Tiers that follow a DistillJob check before each start
     of an engine. Left out: nothing is checked."""
+    scrubbers: dict[Name, ScrubHook] = Field(default={}, max_length=16)
+    """Programs that DistillJobs may name to scrub their rows with."""
     cpu: Quantity = "250m"
     """CPU request of a stage."""
     memory: Quantity = "1Gi"

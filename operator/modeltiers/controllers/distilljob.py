@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ from modeltiers.domain import conditions
 from modeltiers.domain.catalogue import Catalogue
 from modeltiers.domain.distill import admission
 from modeltiers.domain.distill.following import job_of
-from modeltiers.domain.distill.job import JobView, Known, Report, completed, facts_of, report_of, unfinished
+from modeltiers.domain.distill.job import JobView, Known, Report, completed, facts_of, is_over, report_of, unfinished
 from modeltiers.domain.distill.overview import report_address
 from modeltiers.domain.distill.payback import estimate
 from modeltiers.domain.distill.plan import Plan, Target
@@ -47,9 +47,11 @@ from modeltiers.render.distilljob import (
     SIGNING_KEY,
     Engine,
     model_path,
+    models_of,
     plan_hash,
     render_frame,
     render_job,
+    scrubber_url,
     source_paths,
 )
 from modeltiers.render.network import Admitted
@@ -74,6 +76,17 @@ class _Scene:
     spec: DistillJobSpec
     status: dict[str, Any]
     """As it was written last, with what the reports of ended stages add."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Orders:
+    """What the Job of a stage is told and given."""
+
+    plan: Plan
+    models: Mapping[str, Weights] = field(default_factory=dict)
+    engine: Engine | None = None
+    hindrance: Hindrance | None = None
+    """Why it cannot be begun yet."""
 
 
 @dataclass(eq=False)
@@ -172,40 +185,40 @@ class DistillReconciler:
         job = self._job(scene, step)
         pods = self._pods(scene.key, job)
         facts = replace(facts, job=job, pods=pods, report=report_of(pods))
-        plan, engine, hindrance = self._plan(scene, step)
+        orders = self._orders(scene, step)
         running = job is not None and not job.failure
         if not running:
             found = admission.hindrance(scene.key[1], scene.spec, await self._around(scene))
-            facts = replace(facts, hindrance=found or self._unpaid(scene, step) or hindrance)
+            facts = replace(facts, hindrance=found or self._unpaid(scene, step) or orders.hindrance)
         fault: errors.ApiFault | None = None
-        if job is not None and self._is_over(scene, facts, job, plan):
+        if job is not None and is_over(
+            job, facts.report, pods, suspended=scene.spec.suspend, plan=plan_hash(orders.plan), retry=_retry(scene.body)
+        ):
             name = ("Job", job.name)
             fault = await self.children.delete(distill_key(scene.key), scene.owner, [name])
             facts = replace(facts, job=None)
         elif job is None and facts.hindrance is None and not scene.spec.suspend:
-            fault = await self._start(scene, step, facts.known, plan, engine)
+            fault = await self._start(scene, step, facts.known, orders)
         facts = replace(facts, progress=self._progress(scene.key, pods))
         at_work = any(pod.phase == "Running" for pod in pods)
         failed = bool(facts.job and facts.job.failure)
         _put(scene.status, unfinished(step.stage, step.digest, facts.job, running=at_work, failed=failed))
         return facts, fault
 
-    def _is_over(self, scene: _Scene, facts: JobFacts, job: JobView, plan: Plan) -> bool:
-        """Whether a Job has to go: suspended by the spec, to be tried again, or complete without a word of it."""
-        if job.complete:
-            return facts.report is None or facts.report.body.get("digest") != job.digest
-        if scene.spec.suspend:
-            return not job.failure
-        return bool(job.failure) and (job.plan != plan_hash(plan) or job.retry != _retry(scene.body))
-
-    async def _start(
-        self, scene: _Scene, step: Next, known: Known, plan: Plan, engine: Engine | None
-    ) -> errors.ApiFault | None:
+    async def _start(self, scene: _Scene, step: Next, known: Known, orders: _Orders) -> errors.ApiFault | None:
         key = distill_key(scene.key)
+        frame = render_frame(scene.owner, orders.plan, self.admitted)
         job = render_job(
-            scene.owner, plan, step, known.outcomes(), self.settings, engine=engine, retry=_retry(scene.body)
+            scene.owner,
+            orders.plan,
+            step,
+            known.outcomes(),
+            self.settings,
+            models=orders.models,
+            engine=orders.engine,
+            retry=_retry(scene.body),
         )
-        fault, _ = await self.children.write(key, scene.owner, [*render_frame(scene.owner, plan, self.admitted), job])
+        fault, _ = await self.children.write(key, scene.owner, [*frame, job])
         if self.admitted is None and fault is None:  # the administrator wants none any more
             old = [("NetworkPolicy", names.distill_account(scene.key[1]))]
             fault = await self.children.delete(key, scene.owner, old)
@@ -237,27 +250,33 @@ class DistillReconciler:
 
     # --- whom it asks -------------------------------------------------------------------------------------------------
 
-    def _plan(self, scene: _Scene, step: Next) -> tuple[Plan, Engine | None, Hindrance | None]:
-        """The plan of a stage, the engine beside it, and why it cannot be begun yet."""
+    def _orders(self, scene: _Scene, step: Next) -> _Orders:
+        """What the Job of a stage is told and given, and why it cannot be begun yet."""
         spec = scene.spec
-        plan = Plan(job=scene.key[1], spec=spec, sources=source_paths(spec))
+        hook = scrubber_url(spec, self.settings)
+        plan = Plan(job=scene.key[1], spec=spec, sources=source_paths(spec), scrubber=hook)
         teacher = self._teacher(scene)
         if isinstance(teacher, Target):
             plan = plan.model_copy(update={"teacher": teacher})
         elif step.stage in ASKS_TEACHER:
-            return plan, None, teacher
-        if step.stage is Stage.TRAIN:
-            plan = plan.model_copy(update={"models": {"base": model_path("base", spec.student.base)}})
-        if step.stage is Stage.PACKAGE and spec.student.trained:
-            plan = plan.model_copy(update={"models": {"trained": model_path("trained", spec.student.trained)}})
+            return _Orders(plan, hindrance=teacher)
+        models = models_of(spec, step.stage, self._teachers_weights(scene))
+        plan = plan.model_copy(update={"models": {role: model_path(role, one) for role, one in models.items()}})
         if step.stage is Stage.PACKAGE and self.settings.distill.signing_key:
             plan = plan.model_copy(update={"signing_key_file": f"{SIGNING_KEY}/key"})
         if step.stage not in _TESTED:
-            return plan, None, None
+            return _Orders(plan, models)
         engine = self._engine(scene, step)
         if isinstance(engine, Hindrance):
-            return plan, None, engine
-        return plan.model_copy(update={"engine": Target(base_url=URL, model=SERVED)}), engine, None
+            return _Orders(plan, models, hindrance=engine)
+        served = Target(base_url=URL, model=SERVED, root=engine.serves)
+        return _Orders(plan.model_copy(update={"engine": served}), models, engine)
+
+    def _teachers_weights(self, scene: _Scene) -> Weights | None:
+        """Those that a tier of this cluster serves as they lie; nothing of a student or an API."""
+        ref = scene.spec.teacher.tier_ref
+        tier = self._tier(scene.key[0], ref.name) if ref else None
+        return tier[0].model if tier and job_of(tier[0]) is None else None
 
     def _teacher(self, scene: _Scene) -> Target | Hindrance:
         ref = scene.spec.teacher.tier_ref

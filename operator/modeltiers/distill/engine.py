@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from modeltiers.distill.asking import stopped_by
 from modeltiers.distill.client import Asked, Client
@@ -49,7 +49,7 @@ async def _look(client: Client) -> Failure | None:
     models = await client.models()
     if isinstance(models, Failure):
         return models
-    _serves(asked, [str(model["id"]) for model in models])
+    _serves(asked, {str(model["id"]): model.get("root") for model in models})
     one = {"id": "probe", "messages": [{"role": "user", "content": "1"}]}
     found = await client.ask(requests_of(asked.target.model, one, Sampling(0, 1), 1)[0].body)
     if isinstance(found, Answer):
@@ -61,9 +61,17 @@ async def _look(client: Client) -> Failure | None:
     return found
 
 
-def _serves(asked: Asked, names: Iterable[str]) -> None:
-    if asked.target.model not in (found := list(names)):
-        shown = ", ".join(found[:5]) or "nothing"
+def _serves(asked: Asked, roots: Mapping[str, Any]) -> None:
+    name, root = asked.target.model, asked.target.root
+    if root is not None and roots.get(name) not in (None, root):
+        raise BadData(
+            f"the engine for {asked.who} serves what lies at {roots[name]}, not at {root}: these are not the weights to"
+            " test",
+            reason="WrongModel",
+            field=asked.field,
+        )
+    if name not in roots:
+        shown = ", ".join([*roots][:5]) or "nothing"
         raise BadData(
             f"the engine for {asked.who} serves {shown}, not {asked.target.model}: these are not the weights to test",
             reason="WrongModel",

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 from modeltiers.distill.faults import BadData
+from modeltiers.distill.hook import Hook
 from modeltiers.distill.sources import lines
 from modeltiers.distill.stage import Result, Work
 from modeltiers.domain.distill.rows import KEYS, BadRow, Row, parse_line, read_row
 from modeltiers.domain.distill.scrub import BadPattern, Scrubber
 
 ROWS: Final = "rows.jsonl"
+BATCH: Final = 64
+"""Rows whose texts the hook is given at once."""
 NAMED: Final = 10
 """How many ignored keys are named."""
 
@@ -41,15 +45,17 @@ def run(work: Work) -> Result:
     except BadPattern as bad:
         raise BadData(f"{bad}. Create another DistillJob with one that it takes", field=bad.field) from None
     tally = Tally()
-    work.folder.write_rows(ROWS, (row.to_json() for row in _rows(work, scrubber, tally)))
+    found = _found(work, scrubber, tally)
+    if work.plan.spec.data.scrub and work.plan.spec.data.scrub.hook:
+        found = _hooked(work, scrubber, found)
+    work.folder.write_rows(ROWS, (row.to_json() for row in _kept(work, found, tally)))
     if not tally.rows:
         names = ", ".join(source.name for source in work.plan.spec.data.sources)
         raise BadData(f"no row is in {names}: put JSON lines with `messages` there", field="spec.data.sources")
     return Result((ROWS,), _summary(tally, scrubber), _facts(tally, scrubber))
 
 
-def _rows(work: Work, scrubber: Scrubber, tally: Tally) -> Iterator[Row]:
-    seen: set[str] = set()
+def _found(work: Work, scrubber: Scrubber, tally: Tally) -> Iterator[Row]:
     for source in work.plan.spec.data.sources:
         address = work.plan.sources.get(source.name)
         if address is None:
@@ -61,17 +67,33 @@ def _rows(work: Work, scrubber: Scrubber, tally: Tally) -> Iterator[Row]:
             except BadRow as bad:
                 raise BadData(f"{line.where}: {bad}", field=f"spec.data.sources[{source.name}]") from None
             tally.ignored.update(body.keys() - KEYS)
-            if row.id in seen:
-                tally.repeated += 1
-                continue
-            seen.add(row.id)
-            tally.sources[source.name] += 1
-            tally.expected += row.expected is not None
-            tally.recorded += row.recorded is not None
-            if tally.rows % 256 == 0:
-                work.check()
-                work.progress.at(tally.rows, 0, "rows")
             yield row
+
+
+def _hooked(work: Work, scrubber: Scrubber, rows: Iterator[Row]) -> Iterator[Row]:
+    if work.plan.scrubber is None:
+        raise BadData("the plan says not where the scrubber is", reason="InvalidPlan")
+    with Hook(work.plan.scrubber) as hook:
+        hook.wait(work)
+        while batch := list(islice(rows, BATCH)):
+            work.check()
+            yield from scrubber.hooked(batch, hook.scrubbed)
+
+
+def _kept(work: Work, rows: Iterator[Row], tally: Tally) -> Iterator[Row]:
+    seen: set[str] = set()
+    for row in rows:
+        if row.id in seen:
+            tally.repeated += 1
+            continue
+        seen.add(row.id)
+        tally.sources[row.source] += 1
+        tally.expected += row.expected is not None
+        tally.recorded += row.recorded is not None
+        if tally.rows % 256 == 0:
+            work.check()
+            work.progress.at(tally.rows, 0, "rows")
+        yield row
 
 
 def _summary(tally: Tally, scrubber: Scrubber) -> str:

@@ -1,20 +1,29 @@
-"""Where rows come from: files of JSON lines at a path or an fsspec address, read line by line, never as a whole."""
+"""Where rows come from: files of JSON lines on a volume, in S3 or on the Hub, read line by line, never as a whole."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final
 
-from fsspec.core import url_to_fs
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
-from modeltiers.distill.faults import BadData
+from modeltiers.distill.faults import BadData, TryAgain
 from modeltiers.distill.store import Folder, open_store
 
 LONGEST: Final = 8 << 20
 """Bytes of a line."""
 SUFFIX: Final = ".jsonl"
+HUB: Final = "hf://datasets/"
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -61,12 +70,32 @@ def _files(source: str, address: str) -> tuple[Folder, list[str]]:
 
 
 def _open(source: str, address: str) -> Folder:
-    if "://" not in address or address.startswith("s3://"):
-        return open_store(address)
+    if address.startswith(HUB):
+        return open_store(str(_from_hub(source, address.removeprefix(HUB))))
+    return open_store(address)
+
+
+def _from_hub(source: str, address: str) -> Path:
+    """Fetch ORG/NAME[@REVISION]/FILE; returns where it is now."""
+    field = f"spec.data.sources[{source}].hf"
+    org, name, file = address.split("/", 2)
+    dataset, _, revision = name.partition("@")
+    repository = f"{org}/{dataset}"
     try:
-        fs, path = url_to_fs(address)
-    except (ImportError, ValueError) as fault:  # fsspec knows the scheme and lacks its package, or does not know it
-        field = f"spec.data.sources[{source}]"
-        said = f"source {source}: this image cannot open {address} ({fault})"
-        raise BadData(f"{said}: copy the file to a volume or to S3, and name that", field=field) from None
-    return Folder(fs, path.rstrip("/"))
+        return Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision or None))
+    except LocalEntryNotFoundError as fault:  # no answer, and nothing here from before; a kind of EntryNotFoundError
+        raise _away(source, repository, fault) from fault
+    except EntryNotFoundError:
+        said = f"the Hub's dataset {repository} has no file {file} at {revision or 'main'}"
+        raise BadData(f"source {source}: {said}: correct {field}", field=field) from None
+    except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError):
+        said = f"the Hub shows nobody a dataset {repository} at {revision or 'main'}"
+        way_out = f"correct {field}; copy one that is not public to a volume or to S3, and name that"
+        raise BadData(f"source {source}: {said}: {way_out}", field=field) from None
+    except (HfHubHTTPError, OSError) as fault:
+        raise _away(source, repository, fault) from fault
+
+
+def _away(source: str, repository: str, fault: Exception) -> TryAgain:
+    said = str(fault.__cause__ or fault).partition("\n")[0][:300]
+    return TryAgain(f"source {source}: {repository} could not be had from the Hub: {said}")

@@ -92,8 +92,12 @@ class Folder:
         """Write a file in pieces; it is there, whole, when the block ends well."""
         with reaching(self.at(name)):
             if self.local is None:
-                with self.fs.open(self.at(name), "wb") as out:
-                    yield out
+                try:
+                    with self.fs.open(self.at(name), "wb") as out:
+                        yield out
+                except BaseException:
+                    self.drop(name)  # closing made what there was of it a whole file
+                    raise
             else:
                 with _fresh(Path(self.at(name))) as out:
                     yield out
@@ -163,7 +167,8 @@ def open_store(address: str) -> Folder:
     if not address.startswith("s3://"):
         return Folder(LocalFileSystem(), str(Path(address).absolute()))
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-    remote = FsspecStore("s3", client_options={"allow_http": endpoint.startswith("http://")})
+    plain = {"allow_http": endpoint.startswith("http://")}
+    remote = FsspecStore("s3", client_options=plain)
     return Folder(remote, address.removeprefix("s3://").rstrip("/"))
 
 
@@ -211,7 +216,8 @@ def reaching(path: str) -> Iterator[None]:
     except OSError as fault:  # a full disk, a network file system
         raise TryAgain(f"{path}: {fault.strerror or fault}") from fault
     except (PermissionDeniedError, UnauthenticatedError) as fault:
-        raise BadData(f"{path}: {_first_line(fault)}: look at the key in spec.store.s3Secret") from fault
+        refs = "spec.store.s3AccessKeyIdRef and s3SecretAccessKeyRef"
+        raise BadData(f"{path}: {_first_line(fault)}: look at the key that {refs} name") from fault
     except BaseError as fault:  # an S3 server that does not answer, or not well
         raise TryAgain(f"{path}: {_first_line(fault)}") from fault
 

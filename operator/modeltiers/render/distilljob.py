@@ -11,10 +11,10 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from modeltiers import names
-from modeltiers.api.distilljob import ArtifactStore, DistillJobSpec, JobScheduling, StageResources
+from modeltiers.api.distilljob import ArtifactStore, DistillJobSpec, JobScheduling, StageResources, Training
 from modeltiers.api.fields import SecretKeyRef
 from modeltiers.api.model import Weights
-from modeltiers.api.settings import ProfileMount, Settings
+from modeltiers.api.settings import ProfileMount, ScrubHook, Settings
 from modeltiers.domain.diff import digest, sealed
 from modeltiers.domain.distill.admission import KEY_FILE
 from modeltiers.domain.distill.plan import Plan
@@ -46,6 +46,8 @@ ASKS_TEACHER: Final = (Stage.GENERATE, Stage.EVALUATE_TEACHER)
 class Engine:
     """The engine that serves the model under test beside a stage: its container and what that needs of the pod."""
 
+    serves: str
+    """The weights that it is given, in its own words."""
     container: Manifest
     volumes: Sequence[Manifest]
     node_selector: Mapping[str, str] = field(default_factory=dict)
@@ -81,10 +83,11 @@ def render_job(
     outcomes: Mapping[Stage, Outcome],
     settings: Settings,
     *,
+    models: Mapping[str, Weights] | None = None,
     engine: Engine | None = None,
     retry: str = "",
 ) -> Manifest:
-    """The Job of a stage."""
+    """The Job of a stage; `models` as `models_of` has them."""
     spec = plan.spec
     how = spec.scheduling or JobScheduling()
     labels = {**names.distill_labels(owner.name), names.LABEL_STAGE: step.stage.value}
@@ -123,7 +126,7 @@ def render_job(
             **({"suspend": True} if how.queue_name else {}),
             "template": {
                 "metadata": {"labels": labels},
-                "spec": _pod(owner, spec, step, outcomes, settings, how, engine),
+                "spec": _pod(owner, spec, step, outcomes, settings, how, models or {}, engine),
             },
         },
     }
@@ -136,9 +139,10 @@ def _pod(
     outcomes: Mapping[Stage, Outcome],
     settings: Settings,
     how: JobScheduling,
+    models: Mapping[str, Weights],
     engine: Engine | None,
 ) -> Manifest:
-    volumes, mounts = _volumes(owner, spec, step.stage, settings)
+    volumes, mounts = _volumes(owner, spec, step.stage, settings, models)
     pod: Manifest = {
         "restartPolicy": "Never",
         "serviceAccountName": names.distill_account(owner.name),
@@ -153,15 +157,20 @@ def _pod(
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(spec, step, outcomes, settings, mounts)],
+        "containers": [_container(spec, step, outcomes, settings, mounts, models)],
         "volumes": volumes,
     }
     selector = dict(how.node_selector)
     tolerations = [one.model_dump(by_alias=True, exclude_none=True) for one in how.tolerations]
     secrets = [{"name": name} for name in settings.engine.pull_secrets]
+    if step.stage is Stage.SNAPSHOT and (hook := _hook(spec, settings)) is not None:
+        pod["initContainers"] = [_scrubber(hook)]
     if engine is not None:
         # It starts first and is ended when the stage is done; the stage waits until it answers.
         pod["initContainers"] = [{**engine.container, "restartPolicy": "Always"}]
+        # An engine that still loads would be process 1 and deaf to the signal that ends it: a stage that was found in
+        # the store would wait for it as long as the grace goes.
+        pod["shareProcessNamespace"] = True
         pod["volumes"] = [*volumes, *engine.volumes]
         selector, tolerations = {**selector, **engine.node_selector}, [*tolerations, *engine.tolerations]
     optional = {
@@ -171,6 +180,31 @@ def _pod(
         "priorityClassName": how.priority_class_name,
     }
     return _claims_once({**pod, **{name: value for name, value in optional.items() if value}})
+
+
+def _hook(spec: DistillJobSpec, settings: Settings) -> ScrubHook | None:
+    name = spec.data.scrub.hook if spec.data.scrub else None
+    return settings.distill.scrubbers.get(name) if name else None
+
+
+def scrubber_url(spec: DistillJobSpec, settings: Settings) -> str | None:
+    """Where Snapshot finds the program that scrubs its texts; None where there is none."""
+    hook = _hook(spec, settings)
+    return f"http://127.0.0.1:{hook.port}/" if hook else None
+
+
+def _scrubber(hook: ScrubHook) -> Manifest:
+    return {
+        "name": "scrubber",
+        "image": hook.image,
+        "args": list(hook.args),
+        "env": [{"name": one.name, **value_of(one)} for one in hook.env],
+        "resources": {"requests": {"cpu": hook.cpu, "memory": hook.memory}, "limits": {"memory": hook.memory}},
+        "restartPolicy": "Always",
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": dict(HARDENED),
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp", "subPath": "scrubber"}],  # noqa: S108 - in the container
+    }
 
 
 def _claims_once(pod: Manifest) -> Manifest:
@@ -204,6 +238,7 @@ def _container(
     outcomes: Mapping[Stage, Outcome],
     settings: Settings,
     mounts: Sequence[Manifest],
+    models: Mapping[str, Weights],
 ) -> Manifest:
     given = [f"--input={other.value}={_told(outcomes[other])}" for other in before(step.stage, spec)]
     training = step.stage is Stage.TRAIN
@@ -226,6 +261,7 @@ def _container(
             # torch asks for the user's name at import and stops when the image does not know the uid
             {"name": "USER", "value": "modeltiers"},
             *_store_env(spec.store),
+            *_hub_env(models),
             *({"name": one.name, **value_of(one)} for one in own),
         ],
         "ports": [{"name": names.ADMIN_PORT_NAME, "containerPort": names.ADMIN_PORT, "protocol": "TCP"}],
@@ -247,6 +283,18 @@ def image_of(spec: DistillJobSpec, stage: Stage, settings: Settings) -> str | No
 def address_of(store: ArtifactStore) -> str:
     """Where the store is, as stages reach it."""
     return store.s3 or STORE
+
+
+def models_of(spec: DistillJobSpec, stage: Stage, teacher: Weights | None) -> dict[str, Weights]:
+    """The models whose files a stage reads, by their role; `teacher` where it is served in this cluster."""
+    if stage is Stage.PACKAGE and spec.student.trained:
+        return {"trained": spec.student.trained}
+    if stage is not Stage.TRAIN:
+        return {}
+    found = {"base": spec.student.base}
+    if teacher is not None and (spec.training or Training()).method != "Sequence":
+        found["teacher"] = teacher  # its tokenizer tells whether there can be soft targets
+    return found
 
 
 def model_path(role: str, weights: Weights) -> str:
@@ -272,6 +320,13 @@ def _store_env(store: ArtifactStore) -> list[Manifest]:
     return found
 
 
+def _hub_env(models: Mapping[str, Weights]) -> list[Manifest]:
+    for one in models.values():
+        if (ref := one.token_secret_ref) is not None:
+            return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": ref.name, "key": ref.key}}}]
+    return []
+
+
 def _resources(spec: DistillJobSpec, training: bool, settings: Settings) -> Manifest:
     how = spec.scheduling or JobScheduling()
     own = (how.train if training else how.work) or StageResources()
@@ -285,7 +340,7 @@ def _resources(spec: DistillJobSpec, training: bool, settings: Settings) -> Mani
 
 
 def _volumes(
-    owner: Owner, spec: DistillJobSpec, stage: Stage, settings: Settings
+    owner: Owner, spec: DistillJobSpec, stage: Stage, settings: Settings, models: Mapping[str, Weights]
 ) -> tuple[list[Manifest], list[Manifest]]:
     made: list[tuple[Manifest, str, bool]] = [
         (_config_map("plan", names.distill_plan(owner.name)), PLAN, True),
@@ -295,10 +350,9 @@ def _volumes(
         made.append((_claim("store", spec.store.claim_name), STORE, False))
     if stage is Stage.SNAPSHOT:
         made += _sources(spec)
-    if stage is Stage.TRAIN and (claim := claim_of(spec.student.base)):
-        made.append((_claim("base", claim, read_only=True), f"{MODELS}/base", True))
-    if stage is Stage.PACKAGE and spec.student.trained and (claim := claim_of(spec.student.trained)):
-        made.append((_claim("trained", claim, read_only=True), f"{MODELS}/trained", True))
+    for role, weights in models.items():
+        if claim := claim_of(weights):
+            made.append((_claim(role, claim, read_only=True), f"{MODELS}/{role}", True))
     if stage is Stage.PACKAGE and settings.distill.signing_key:
         made.append((_secret("signing-key", settings.distill.signing_key), SIGNING_KEY, True))
     if stage in ASKS_TEACHER and spec.teacher.key_ref:

@@ -44,6 +44,7 @@ def render_engine(
     user = pod["securityContext"]["runAsUser"]
     container["securityContext"] = {**container["securityContext"], "runAsUser": user, "runAsGroup": user}
     return Engine(
+        serves=container["args"][0],
         container=container,
         volumes=[{**one, "name": _own(one["name"])} for one in pod["volumes"]],
         node_selector=pod["nodeSelector"],

@@ -30,6 +30,11 @@ def refusals(spec: DistillJobSpec, settings: Settings) -> list[Refusal]:
     found: list[Refusal] = []
     if settings.distill.image is None:
         found.append(Refusal("spec", "DistillJobs do not run here: have an administrator set distill.image"))
+    hook = spec.data.scrub.hook if spec.data.scrub else None
+    if hook and hook not in settings.distill.scrubbers:
+        known = ", ".join(sorted(settings.distill.scrubbers)) or "none"
+        said = f"the settings have no scrubber {hook} ({known}): name one of theirs, or have an administrator add it"
+        found.append(Refusal("spec.data.scrub.hook", said))
     image = spec.scheduling.image if spec.scheduling else None
     if image and not any(image.startswith(prefix) for prefix in settings.allowed_images):
         way_out = "remove it, or ask an administrator to add its prefix to allowedImages in the settings"

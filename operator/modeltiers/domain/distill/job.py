@@ -12,6 +12,7 @@ from modeltiers.domain.distill.stages import Outcome, Stage
 from modeltiers.domain.views import PodView
 
 BUDGET: Final = "BudgetExhausted"
+_ENDED: Final = ("Succeeded", "Failed")
 _NAMES: Final = frozenset(stage.value for stage in Stage)
 
 
@@ -90,6 +91,22 @@ def report_of(pods: Sequence[PodView]) -> Report | None:
             if end and said and (last is None or end.finished_at >= last[0]):
                 last = (end.finished_at, said)
     return last[1] if last else None
+
+
+def is_over(
+    job: JobView, report: Report | None, pods: Sequence[PodView], *, suspended: bool, plan: str, retry: str
+) -> bool:
+    """Whether a Job has to go: suspended by the spec, to be tried again, or complete without a word of it.
+
+    A Job may be seen complete before its pod is: what the pod has to say then comes with it.
+    """
+    if job.complete:
+        if report is not None:
+            return report.body.get("digest") != job.digest
+        return all(pod.phase in _ENDED for pod in pods)
+    if suspended:
+        return not job.failure
+    return bool(job.failure) and (job.plan != plan or job.retry != retry)
 
 
 def _report(text: str) -> Report | None:

@@ -21,6 +21,8 @@ class Target(Model):
     """Up to and with the version."""
     model: str
     """Its name there."""
+    root: str | None = None
+    """Where the server must say that it has the model from, if it says so; None: anywhere."""
     key_file: str | None = None
     """File that holds the key to ask with."""
     price: TokenPrice | None = None
@@ -44,10 +46,12 @@ class Plan(Model):
     """Where the incumbent is asked; None where it is the student's base."""
     engine: Target | None = None
     """Where the engine beside this program serves the model under test."""
+    scrubber: str | None = None
+    """URL of the program beside this one that scrubs texts; None where there is none."""
     signing_key_file: str | None = None
     """File with the private key that packages are signed with; None where they are not."""
     sources: dict[str, str] = Field(default={})
     """Where each source's rows are: a path or an fsspec address, by the source's name."""
     models: dict[str, str] = Field(default={})
-    """Where `base`, `trained` and `incumbent` have their weights: a path, or hf://ORG/NAME. `teacher` too, where it is
-    served in this cluster: its tokenizer tells whether soft targets can be."""
+    """Where `base` and `trained` have their weights: a path, or hf://ORG/NAME. `teacher` too, where it is served in
+    this cluster: its tokenizer tells whether soft targets can be."""

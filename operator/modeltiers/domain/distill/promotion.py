@@ -139,6 +139,9 @@ def _canary(canary: Canary, status: dict[str, Any], tier: TierSeen, now: datetim
         return _wait_for_pods(status, tier, now)
     if (why := _breach(canary, tier)) is not None:
         return _rolled_back(status, why, now)
+    if not tier.candidate:
+        said = f"the student's pods take no requests now, and the canary waits: {tier.candidate_why}"
+        return Step(status, message=said, wait=LOOK)
     weight, place = status["weightPermille"], int(status["step"])
     told = f"{weight} ‰ of conversations for the student; {_told(tier.student)}"
     left = since + timedelta(seconds=canary.hold_seconds) - now

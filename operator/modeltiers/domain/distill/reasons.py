@@ -50,6 +50,12 @@ STAGE_REASONS: Final[tuple[Reason, ...]] = (
     Reason(
         "PriceUnknown", conditions.STALLED, "The budget is in money, and what the teacher costs is not known.", _RETRY
     ),
+    Reason(
+        "ScrubberFault",
+        conditions.STALLED,
+        "The program that scrubs texts does not answer as it must.",
+        "Have its administrator look at docs/data.md; then retry.",
+    ),
     Reason("WrongModel", conditions.STALLED, "The engine serves other weights than are to be tested.", _RETRY),
     Reason("EngineRefuses", conditions.STALLED, "The engine will not answer; the message quotes why.", _RETRY),
 )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import re2
 
@@ -20,6 +20,8 @@ from modeltiers.domain.routing.patterns import options
 
 _KEPT: Final = frozenset({"role", "type", "id", "tool_call_id", "name"})
 """Keys of a message whose values are no texts but names and references."""
+HOOK: Final = "hook"
+"""What texts that a program changed are counted under."""
 _OCTET: Final = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 # In the order in which they are looked for: a number of a card is none of a phone.
 _FORMS: Final = {
@@ -60,26 +62,29 @@ class Scrubber:
 
     def row(self, row: Row) -> Row:
         """A row with its texts replaced, under the id of what is left. A group that says who it was becomes a hash."""
-        if not self._steps:
-            return row
-        messages = self._value(row.messages, _KEPT)
-        group = row.group if row.group != row.id else ""
-        if group and self._replaced(group) != group:
-            group = hashlib.sha256(group.encode()).hexdigest()[:16]
-        return replace(
-            row, messages=messages, expected=self._value(row.expected), recorded=self._value(row.recorded), group=group
-        ).named()
+        return mapped(row, self._replaced) if self._steps else row
 
-    def _value(self, value: Any, kept: frozenset[str] = frozenset()) -> Any:
-        if isinstance(value, str):
-            return self._replaced(value, count=True)
-        if isinstance(value, list):
-            return [self._value(one, kept) for one in value]
-        if isinstance(value, dict):
-            return {key: inner if key in kept else self._value(inner, kept) for key, inner in value.items()}
-        return value
+    def hooked(self, rows: Sequence[Row], ask: Callable[[list[str]], list[str]]) -> list[Row]:
+        """Rows whose texts are what a program makes of them, asked once for all; counts those that it changed."""
+        texts: list[str] = []
 
-    def _replaced(self, text: str, *, count: bool = False) -> str:
+        def see(text: str, *, count: bool) -> str:
+            del count
+            texts.append(text)
+            return text
+
+        for row in rows:
+            mapped(row, see)
+        answers = iter(zip(texts, ask(texts), strict=True))
+
+        def put(_: str, *, count: bool) -> str:
+            before, after = next(answers)
+            self.counts[HOOK] += count and before != after
+            return after
+
+        return [mapped(row, put) for row in rows]
+
+    def _replaced(self, text: str, *, count: bool) -> str:
         for name, pattern, holds in self._steps:
             if pattern.search(text) is None:
                 continue
@@ -93,6 +98,32 @@ class Scrubber:
 
             text = pattern.sub(put, text)
         return text
+
+
+class _Put(Protocol):
+    """What becomes of a text; whether it counts as one."""
+
+    def __call__(self, text: str, /, *, count: bool) -> str: ...
+
+
+def mapped(row: Row, put: _Put) -> Row:
+    """A row with other texts, under the id of what is left. A group that says who it was becomes a hash."""
+    messages = _value(row.messages, put, _KEPT)
+    expected, recorded = _value(row.expected, put), _value(row.recorded, put)
+    group = row.group if row.group != row.id else ""
+    if group and put(group, count=False) != group:
+        group = hashlib.sha256(group.encode()).hexdigest()[:16]
+    return replace(row, messages=messages, expected=expected, recorded=recorded, group=group).named()
+
+
+def _value(value: Any, put: _Put, kept: frozenset[str] = frozenset()) -> Any:
+    if isinstance(value, str):
+        return put(value, count=True)
+    if isinstance(value, list):
+        return [_value(one, put, kept) for one in value]
+    if isinstance(value, dict):
+        return {key: inner if key in kept else _value(inner, put, kept) for key, inner in value.items()}
+    return value
 
 
 def compiled(pattern: str, field: str) -> Any:

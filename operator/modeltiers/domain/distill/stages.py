@@ -133,7 +133,8 @@ def digest_of(stage: Stage, spec: DistillJobSpec, outcomes: Outcomes) -> str:
     rests = {
         "format": FORMAT,
         "stage": stage.value,
-        "spec": [None if part is None else part.model_dump(mode="json", by_alias=True) for part in parts],
+        # A field that is left out counts for nothing, so that one a newer version knows repeats no work.
+        "spec": [part and part.model_dump(mode="json", by_alias=True, exclude_none=True) for part in parts],
         "outcomes": {other.value: outcomes[other].output for other in before(stage, spec)},
     }
     return hash_of(rests)

@@ -1,0 +1,52 @@
+"""What is made of a stage's Job: when it stays, and when it has to go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modeltiers.domain.distill.job import JobView, Report, is_over
+from modeltiers.domain.views import PodView
+
+JOB = JobView("job", "uid", digest="d", plan="p", retry="")
+DONE = {"complete": True}
+SAID = Report("Complete", {"digest": "d"})
+GIVEN_UP = {"failure": "BackoffLimitExceeded: too often"}
+
+
+def over(
+    job: dict[str, Any], report: Report | None = None, *phases: str, suspended: bool = False, plan: str = "p"
+) -> bool:
+    seen = JobView(**{**{name: getattr(JOB, name) for name in JobView.__slots__}, **job})
+    pods = [PodView(str(number), phase=phase) for number, phase in enumerate(phases)]
+    return is_over(seen, report, pods, suspended=suspended, plan=plan, retry="")
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Running"])
+def test_a_job_that_is_complete_before_its_pod_is_seen_to_end_is_waited_for(phase: str) -> None:
+    assert not over(DONE, None, phase)
+    assert not over(DONE, None, "Failed", phase)
+
+
+def test_a_complete_job_of_which_no_word_is_left_is_run_again() -> None:
+    assert over(DONE, None, "Succeeded")
+    assert over(DONE, None)
+    assert over(DONE, Report("Complete", {"digest": "another"}), "Succeeded")
+
+
+def test_a_complete_job_that_said_what_came_of_it_stays() -> None:
+    assert not over(DONE, SAID, "Succeeded")
+    assert not over(DONE, SAID, "Succeeded", suspended=True)
+
+
+def test_suspended_stops_what_runs_and_leaves_what_failed() -> None:
+    assert over({}, None, "Running", suspended=True)
+    assert not over(GIVEN_UP, None, "Failed", suspended=True)
+
+
+def test_a_failed_job_goes_once_its_plan_is_another_or_it_is_to_be_retried() -> None:
+    assert not over(GIVEN_UP, None, "Failed")
+    assert over(GIVEN_UP, None, "Failed", plan="another")
+    assert over({**GIVEN_UP, "retry": "then"}, None, "Failed")
+    assert not over({}, None, "Running")
