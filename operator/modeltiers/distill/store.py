@@ -167,8 +167,7 @@ def open_store(address: str) -> Folder:
     if not address.startswith("s3://"):
         return Folder(LocalFileSystem(), str(Path(address).absolute()))
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-    plain = {"allow_http": endpoint.startswith("http://")}
-    remote = FsspecStore("s3", client_options=plain)
+    remote = FsspecStore("s3", client_options={"allow_http": endpoint.startswith("http://")})
     return Folder(remote, address.removeprefix("s3://").rstrip("/"))
 
 
