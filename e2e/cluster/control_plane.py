@@ -90,7 +90,8 @@ class ControlPlane:
             **self._reachable(),
             "service-cluster-ip-range": SERVICES,
             "authorization-mode": "Node,RBAC",
-            "enable-admission-plugins": "NodeRestriction",
+            # The second is OpenShift's: who names an owner that a child holds back must have rights on the owner.
+            "enable-admission-plugins": "NodeRestriction,OwnerReferencesPermissionEnforcement",
             "allow-privileged": "true",
             **self._apiserver_identity(),
             **self._audit(),

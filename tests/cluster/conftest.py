@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,6 +30,25 @@ SETTINGS: dict[str, Any] = {
     "gateways": {"public": {"name": "edge", "namespace": "gateways"}},
     "externalHosts": [{"host": "localhost", "private": True}, {"host": "nowhere.invalid"}],
 }
+
+
+WHOLE = pytest.StashKey[bool]()
+"""Whether every file of this folder was collected, and no test was picked by its name."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are left out by their marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Judge the rights last, when everything has used what it uses."""
+    here = Path(__file__).parent
+    found = {item.path for item in items if item.path.parent == here}
+    config.stash[WHOLE] = found == set(here.glob("test_*.py")) and not config.option.keyword
+    items.sort(key=lambda item: item.path == here / "test_rights.py")
+
+
+@pytest.fixture(scope="session")
+def whole_suite(pytestconfig: pytest.Config) -> bool:
+    """Whether all tests of this folder run, but for those that a mark leaves out."""
+    return pytestconfig.stash[WHOLE]
 
 
 @pytest.fixture(scope="session")
@@ -87,9 +107,15 @@ def operator(
 
 
 @pytest.fixture
-def tiers(installed: Cluster, operator: OperatorProcess, namespace: str) -> Tiers:
-    """Tiers of one namespace, with the operator at work."""
-    return Tiers(installed, namespace)
+def tiers(installed: Cluster, operator: OperatorProcess) -> Iterator[Tiers]:
+    """Tiers of one namespace, with the operator at work.
+
+    No pod that is not `restricted` gets into it: whatever becomes Ready in any test has pods that are.
+    """
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    name = installed.create_namespace(f"test-{secrets.token_hex(4)}", labels)
+    yield Tiers(installed, name)
+    installed.delete_namespace(name)
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def test_without_the_crd_it_waits_and_says_so(own: Cluster, home: Path) -> None:
     own.kubectl("delete", "crd", "modeltiers.modeltiers.dev")
     operator = replica(own, home)
     with contextlib.closing(operator.start(wait=False)):
-        until(lambda: "ModelTier resource is not served" in operator.get("/readyz")[1], "readyz tells", timeout=20)
+        until(lambda: "ModelTier not served" in operator.get("/readyz")[1], "readyz tells", timeout=20)
         install(own)
         operator.wait_ready()
 

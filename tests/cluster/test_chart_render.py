@@ -16,6 +16,7 @@ import yaml
 from e2e.cluster import binaries
 from modeltiers.api.settings import EngineDefaults, Settings
 from modeltiers.api.values import Values
+from modeltiers.cli.images import images_of, merged
 from modeltiers.kube.access import rbac_manifests
 from tests.cluster.charts import CHART, FIRST, MAJORS, NAMESPACE, ROOT, Helm, Manifest, documents, one
 
@@ -249,6 +250,33 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"monitoring.serviceMonitor": "Always", "monitoring.interval": "1m"},
         {"ServiceMonitor/modeltiers-operator spec.endpoints.0.interval": "1m"},
     ),
+    "alerts and dashboards where they are known": (
+        {"--api-versions": [*PROMETHEUS, GRAFANA]},
+        {
+            "PrometheusRule/modeltiers-tiers kind": "PrometheusRule",
+            "ConfigMap/modeltiers-dashboard-tiers metadata.labels.grafana_dashboard": "1",
+            "GrafanaDashboard/modeltiers-tiers spec.allowCrossNamespaceImport": True,
+        },
+    ),
+    "no alerts": (
+        {"--api-versions": PROMETHEUS, "monitoring.prometheusRule": "Never"},
+        {"PrometheusRule/modeltiers-tiers": ABSENT},
+    ),
+    "dashboards alone": (
+        {"monitoring.dashboards": "Always"},
+        {"ConfigMap/modeltiers-dashboard-tiers kind": "ConfigMap", "PrometheusRule/modeltiers-tiers": ABSENT},
+    ),
+    "dashboards as another Grafana looks for them": (
+        {
+            "monitoring.dashboards": "Always",
+            "monitoring.dashboardLabels": {"dash": "yes"},
+            "monitoring.dashboardAnnotations": {"grafana_folder": "AI"},
+        },
+        {
+            "ConfigMap/modeltiers-dashboard-tiers metadata.labels.dash": "yes",
+            "ConfigMap/modeltiers-dashboard-tiers metadata.annotations": {"grafana_folder": "AI"},
+        },
+    ),
     # CRDs
     "CRDs that are kept": (
         {"crds.enabled": True},
@@ -407,6 +435,18 @@ def test_nothing_that_differs_from_time_to_time_is_in_the_templates() -> None:
     assert not re.search(r"\{\{[^}]*\b(now|htpasswd|bcrypt|derivePassword|getHostByName)\b", text)
 
 
+def test_dashboards_and_alerts_are_the_files_as_they_are() -> None:
+    objects = documents(template(4, {"--api-versions": [*PROMETHEUS, GRAFANA]}).stdout)
+    for path in (CHART / "files" / "dashboards").glob("*.json"):
+        whole = json.loads(path.read_text())
+        config = one(objects, "ConfigMap", f"modeltiers-dashboard-{path.stem}")
+        assert json.loads(config["data"][path.name]) == whole
+        assert json.loads(one(objects, "GrafanaDashboard", f"modeltiers-{path.stem}")["spec"]["json"]) == whole
+    for path in (CHART / "files" / "rules").glob("*.yaml"):
+        [rules] = documents(path.read_text())
+        assert one(objects, "PrometheusRule", f"modeltiers-{path.stem}")["spec"] == rules
+
+
 def bare(body: Manifest) -> Manifest:
     """An object without the labels that say who installed it."""
     found: Manifest = json.loads(json.dumps(body))
@@ -476,3 +516,17 @@ def test_an_old_cluster_is_refused_by_its_version(major: int) -> None:
 @pytest.mark.parametrize("major", MAJORS)
 def test_the_first_chart_still_renders(major: int) -> None:
     assert one(Helm(major).render(chart=FIRST), "Deployment")["spec"]["replicas"] == 1
+
+
+@pytest.mark.parametrize("name", ["a mirror is for all", "an engine by digest", "no training", "a tag"])
+def test_the_list_of_images_is_what_the_chart_runs(name: str) -> None:
+    found = images_of(merged(values(CASES[name][0])[1]))
+    objects = documents(template(4, CASES[name][0]).stdout)
+    settings = look(objects, SETTINGS)
+    assert found == {
+        "operator": look(objects, f"{CONTAINER}.image"),
+        "router": settings["router"]["image"],
+        "engine": settings["engine"]["image"],
+        "distill": settings["distill"]["image"],
+        **({"train": settings["distill"]["trainImage"]} if "trainImage" in settings["distill"] else {}),
+    }

@@ -274,6 +274,19 @@ def test_suspend_ends_what_runs_and_starts_nothing(distill: Distill) -> None:
     distill.job(Stage.SNAPSHOT)
 
 
+def test_a_job_of_somebody_else_that_has_a_stages_name_is_left_alone(distill: Distill) -> None:
+    distill.apply()
+    name = distill.job(Stage.SNAPSHOT)["metadata"]["name"]
+    distill.kubectl("delete", "dj", distill.name)
+    until(lambda: not distill.get("job", name), "the Job gone with its owner", 60)
+    container = {"name": "theirs", "image": "example.com/theirs:1"}
+    spec = {"suspend": True, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}
+    distill.tiers.create({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec})
+    distill.apply()
+    assert name in distill.until("Stalled", "True", "NotWritten", 40)
+    assert distill.get("job", name)["spec"]["template"]["spec"]["containers"][0]["name"] == "theirs"
+
+
 def test_a_queued_job_waits_for_its_queue(distill: Distill) -> None:
     distill.apply(scheduling={"nodeSelector": NOWHERE, "queueName": "team"})
     job = until(distill.jobs, "the Job")[0]

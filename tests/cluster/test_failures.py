@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from e2e.cluster import Cluster, NodePool
+from modeltiers.kube.refs import KINDS
 from tests.cluster.kit import LARGE, SPEC, Tiers, until
 
 # What the kubelet or the engine says -> the reason in status, and words that the message must have.
@@ -153,22 +154,34 @@ def test_a_quota(tiers: Tiers) -> None:
     tiers.ready("x", timeout=60)
 
 
-def test_pods_pass_pod_security_restricted(tiers: Tiers) -> None:
-    tiers.cluster.kubectl("label", "namespace", tiers.namespace, "pod-security.kubernetes.io/enforce=restricted")
-    tiers.apply("x")
-    tiers.ready("x")
+FOREIGN: dict[str, dict[str, Any]] = {
+    "Service": {"spec": {"ports": [{"port": 1234}]}},
+    "ConfigMap": {"metadata": {"name": "x-table"}, "data": {"theirs": "1"}},
+    "ServiceAccount": {},
+    "PodDisruptionBudget": {"spec": {"maxUnavailable": 3, "selector": {"matchLabels": {"a": "b"}}}},
+    "NetworkPolicy": {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}},
+    "Deployment": {
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
+        }
+    },
+}
 
 
-def test_a_name_that_is_taken_is_never_overwritten(tiers: Tiers) -> None:
-    foreign = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"ports": [{"port": 1234}]}}
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_name_that_is_taken_is_never_overwritten(tiers: Tiers, kind: str) -> None:
+    foreign = {"apiVersion": KINDS[kind].api_version, "kind": kind, "metadata": {"name": "x"}, **FOREIGN[kind]}
+    name = foreign["metadata"]["name"]
     tiers.create(foreign)
-    before = tiers.get("service", "x")
+    before = tiers.get(kind, name)
     tiers.apply("x")
     message = tiers.stalled("x", "NameConflict")
-    assert "Service" in message
-    after = tiers.get("service", "x")
+    assert kind in message
+    after = tiers.get(kind, name)
     assert after == before
-    tiers.kubectl("delete", "service", "x")
+    tiers.kubectl("delete", kind, name)
     tiers.ready("x", timeout=60)
 
 

@@ -125,3 +125,17 @@ def test_a_part_that_is_deleted_or_edited_by_hand_comes_back(alone: Tiers) -> No
     until(lambda: parts(alone) == list(PARTS), lambda: str(parts(alone)))
     alone.kubectl("patch", "service", "support-policy", "-p", '{"spec": {"selector": {"app": "evil"}}}')
     until(lambda: entered(alone).get("modeltiers.dev/policy") == "support", lambda: explain(alone), 40)
+
+
+def test_an_autoscaler_of_somebody_else_that_has_its_name_is_left_alone(tiers: Tiers) -> None:
+    tiers.apply("small")
+    tiers.ready("small")
+    scaled = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "theirs"}
+    foreign = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": GATEWAY}}
+    tiers.create({**foreign, "spec": {"scaleTargetRef": scaled, "maxReplicas": 2}})
+    apply(tiers, tiers=[{"name": "small"}], mode="Upfront", accept=None, placement="Gateway")
+    message = reasoned(tiers, "Ready", "False", "NotWritten")
+    assert "HorizontalPodAutoscaler" in message
+    assert (tiers.get("hpa", GATEWAY) or {})["spec"]["scaleTargetRef"] == scaled
+    tiers.kubectl("delete", "hpa", GATEWAY)
+    running(tiers, GATEWAY)

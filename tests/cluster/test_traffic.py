@@ -170,3 +170,13 @@ def test_restarts_and_silence_invent_nothing(routed: Ladder, operator: OperatorP
     # What it counted after the last reading and before its end nobody knows, so some may be missing.
     status = routed.comes(25, partial=True)
     assert status["traffic"]["shares"][0]["requests"] == 25
+
+
+def test_the_pod_of_a_router_with_an_old_table_is_touched(routed: Ladder) -> None:
+    """So that its kubelet looks at the ConfigMap now, and not within a minute."""
+    apply(routed.tiers, escalation={"maxSharePermille": 900})
+
+    def touched() -> int:
+        return routed.tiers.kubectl("get", "pods", "-o", "yaml").count(names.ANNOTATION_TABLES)
+
+    until(touched, lambda: json.dumps(routed.status(), indent=1), 30)

@@ -5,7 +5,6 @@
     resources:
       - modeltiers
     verbs:
-      - get
       - list
       - watch
   - apiGroups:
@@ -17,15 +16,8 @@
   - apiGroups:
       - modeltiers.dev
     resources:
-      - modeltiers/finalizers
-    verbs:
-      - update
-  - apiGroups:
-      - modeltiers.dev
-    resources:
       - routingpolicies
     verbs:
-      - get
       - list
       - watch
   - apiGroups:
@@ -37,15 +29,8 @@
   - apiGroups:
       - modeltiers.dev
     resources:
-      - routingpolicies/finalizers
-    verbs:
-      - update
-  - apiGroups:
-      - modeltiers.dev
-    resources:
       - distilljobs
     verbs:
-      - get
       - list
       - watch
   - apiGroups:
@@ -54,12 +39,6 @@
       - distilljobs/status
     verbs:
       - patch
-  - apiGroups:
-      - modeltiers.dev
-    resources:
-      - distilljobs/finalizers
-    verbs:
-      - update
   - apiGroups:
       - batch
     resources:
@@ -250,12 +229,6 @@
     verbs:
       - list
       - watch
-  - apiGroups:
-      - authorization.k8s.io
-    resources:
-      - selfsubjectaccessreviews
-    verbs:
-      - create
 {{- end }}
 {{- define "modeltiers.rights.own" }}
   - apiGroups:

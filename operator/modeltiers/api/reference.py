@@ -45,7 +45,11 @@ def resource_page(resource: Resource) -> str:
 
 def settings_page(model: type[Model], title: str) -> str:
     """The page of a settings file."""
-    whole = structural(model)
+    return fields_page(structural(model), title)
+
+
+def fields_page(whole: Schema, title: str) -> str:
+    """The page of everything that a schema has."""
     return _page([f"# {title}", "", whole["description"], "", *_fields("Fields", whole, "")])
 
 

@@ -24,7 +24,7 @@ WIDTH: Final = 120
 def values_schema(model: type[Model]) -> str:
     """The text of `values.schema.json`: unknown keys are refused, but for what Helm itself puts in."""
     found = model.model_json_schema(by_alias=True)
-    schema = _node(found, found.get("$defs", {}), model.__name__)
+    schema = with_defaults(_node(found, found.get("$defs", {}), model.__name__), defaults(model))
     # A parent chart's global values reach every child.
     schema["properties"]["global"] = {"type": "object", "description": "Values of a parent chart; not used."}
     return json.dumps({"$schema": "http://json-schema.org/draft-07/schema#", **schema}, indent=1) + "\n"
@@ -56,6 +56,21 @@ def _map(whole: Schema, known: Mapping[str, Schema], path: str) -> Schema:
     return {"additionalProperties": _node(values, known, f"{path}.*")} if isinstance(values, dict) else {}
 
 
+def defaults(model: type[Model]) -> dict[str, Any]:
+    """Every default of a model, by the names of the file."""
+    return model.model_construct().model_dump(mode="json", by_alias=True)
+
+
+def with_defaults(node: Schema, value: Any) -> Schema:
+    """Say at each field the default that it has at its place: the same part has others elsewhere."""
+    if "properties" not in node:
+        return {**node, "default": value} if "default" in node else node
+    if value is None:
+        return node  # a part that is left out
+    inside = {name: with_defaults(inner, value.get(name)) for name, inner in node["properties"].items()}
+    return {**node, "properties": inside}
+
+
 # --- the file of defaults ---------------------------------------------------------------------------------------------
 
 
@@ -64,8 +79,7 @@ def values_file(model: type[Model], *whole: str) -> str:
 
     The fields named in `whole` are shown as one empty map: all their fields have defaults that the program knows.
     """
-    defaults = model.model_construct().model_dump(mode="json", by_alias=True)
-    return "".join(_lines(structural(model), {**defaults, **{name: {} for name in whole}}, ""))
+    return "".join(_lines(structural(model), {**defaults(model), **{name: {} for name in whole}}, ""))
 
 
 def _lines(node: Schema, value: Mapping[str, Any], indent: str) -> Iterator[str]:

@@ -8,19 +8,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
+from modeltiers import names
 from modeltiers.api.crd import HEADER, RESOURCES, crd, to_yaml
+from modeltiers.api.reference import fields_page
+from modeltiers.api.schema import structural
 from modeltiers.api.values import Values
-from modeltiers.api.values_schema import values_file, values_schema
+from modeltiers.api.values_schema import defaults, values_file, values_schema, with_defaults
+from modeltiers.domain.floor import FLOOR
 from modeltiers.kube.access import USES, Scope, rules
 
 CHART: Final = Path("charts/modeltiers")
 CRD_CHART: Final = Path("charts/modeltiers-crds")
 VERSION: Final = "0.2.0"
-KUBE_VERSION: Final = ">=1.33.0-0"
-"""The oldest Kubernetes that is tested; a router beside an engine is a native sidecar, which is stable from there."""
+KUBE_VERSION: Final = f">={FLOOR[0]}.{FLOOR[1]}.0-0"
 
 KEEP: Final = "helm.sh/resource-policy"
 """Helm leaves an object with this annotation when the chart goes; with a CRD, every tier would go too."""
+
+KEYWORDS: Final = ["llm", "inference", "vllm", "routing", "distillation", "operator"]
 
 _RIGHTS: Final[dict[str, Scope]] = {"tiers": "Tier namespaces", "cluster": "Cluster", "own": "Own namespace"}
 
@@ -29,7 +36,9 @@ def chart() -> dict[Path, str]:
     """The generated part of the operator's chart."""
     about = _about("modeltiers", "A Kubernetes operator for model tiers: the right request to the right model.")
     files = {
-        CHART / "Chart.yaml": to_yaml({**about, "appVersion": VERSION}),
+        CHART / "Chart.yaml": to_yaml(
+            {**about, "appVersion": VERSION, "keywords": KEYWORDS, "annotations": _annotations()}
+        ),
         CHART / "values.yaml": f"# {HEADER}\n---\n{values_file(Values, 'settings')}",
         CHART / "values.schema.json": values_schema(Values),
         CHART / "templates" / "_rights.tpl": _rights(),
@@ -37,6 +46,27 @@ def chart() -> dict[Path, str]:
     for resource in RESOURCES:
         files[CHART / "templates" / "crds" / f"{resource.plural}.yaml"] = _optional(crd(resource))
     return files
+
+
+def _annotations() -> dict[str, str]:
+    """What catalogues of charts show."""
+    kinds = [
+        {"kind": one.kind, "version": names.VERSION, "name": one.name, "displayName": one.kind} for one in RESOURCES
+    ]
+    return {
+        "artifacthub.io/license": "Apache-2.0",
+        "artifacthub.io/operator": "true",
+        "artifacthub.io/crds": yaml.safe_dump(kinds, sort_keys=False),
+    }
+
+
+def values_page() -> str:
+    """The reference page of the chart's values; the settings among them have a page of their own."""
+    whole = with_defaults(structural(Values), defaults(Values))
+    inside = dict(whole["properties"])
+    settings = inside["settings"]
+    inside["settings"] = {"description": settings["description"], "type": "object"}
+    return fields_page({**whole, "properties": inside}, "Values of the chart")
 
 
 def crd_chart() -> dict[Path, str]:

@@ -17,14 +17,14 @@ from modeltiers import names
 from modeltiers.api import reference
 from modeltiers.api.crd import RESOURCES, crd, to_yaml
 from modeltiers.api.settings import Settings
-from modeltiers.cli.charts import chart, crd_chart
+from modeltiers.cli.charts import chart, crd_chart, values_page
 from modeltiers.cli.gitops import argocd_config
 from modeltiers.cli.routing_page import routing_page
 from modeltiers.cli.table_page import table_page
 from modeltiers.domain import policy_reasons
 from modeltiers.domain.conditions import reasons_page
 from modeltiers.domain.distill import reasons as distill_reasons
-from modeltiers.kube.access import rbac_manifests
+from modeltiers.kube.access import rbac_manifests, rights_page
 from modeltiers.render import alerts, dashboard
 from modeltiers.render.dashboards import DASHBOARDS
 from modeltiers.render.operator import IMAGE, ROUTER_IMAGE, render_operator
@@ -48,6 +48,8 @@ def reference_pages() -> dict[Path, str]:
         "routingpolicy-reasons.md": policy_reasons.reasons_page(),
         "distilljob-reasons.md": distill_reasons.reasons_page(),
         "settings.md": settings,
+        "chart.md": values_page(),
+        "rights.md": rights_page(),
         "table.md": table_page(),
         "routing.md": routing_page(),
         "metrics.md": metrics_page(),

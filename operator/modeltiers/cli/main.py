@@ -14,6 +14,7 @@ import click
 COMMANDS: Final[Mapping[str, str]] = {
     "approve": "modeltiers.cli.distill:approve",
     "generate": "modeltiers.cli.generate:generate",
+    "images": "modeltiers.cli.images:images",
     "lint": "modeltiers.cli.lint:lint",
     "plan": "modeltiers.cli.plan:plan",
     "report": "modeltiers.cli.distill:report",

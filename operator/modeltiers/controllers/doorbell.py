@@ -49,6 +49,7 @@ class Watches:
     heard: dict[str, float] = field(default_factory=dict)
     lists: dict[str, int] = field(default_factory=dict)
     on_relist: Callable[[str], None] = lambda _resource: None
+    on_gone: Callable[[str], None] = lambda _resource: None
 
     def ages(self) -> dict[str, float]:
         """Seconds since each watch was answered, by `resource` or `namespace/resource`; a healthy one begins anew every
@@ -65,6 +66,12 @@ class Watches:
 
     async def _answered(self, _session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
         watched, query = _watched(params.url), params.url.query
+        if params.response.status == 404:
+            # The kind's CRD was deleted. kopf takes that for the end of everything, in many words.
+            for logger in ("kopf", "asyncio"):
+                logging.getLogger(logger).setLevel(logging.CRITICAL)
+            self.on_gone(params.url.name)
+            return
         if params.response.status != 200 or params.method != "GET":
             return
         if query.get("watch"):

@@ -32,6 +32,7 @@ from modeltiers.controllers.external import ExternalProbe
 from modeltiers.controllers.gateway import Gateways
 from modeltiers.controllers.hopkey import HopKeys
 from modeltiers.controllers.modeltier import KIND, TierReconciler
+from modeltiers.controllers.prerequisites import Prerequisites
 from modeltiers.controllers.routers import Routers
 from modeltiers.controllers.routingpolicy import PolicyReconciler
 from modeltiers.controllers.store import DISTILL, HPA, POLICY, Key, OwnerKey, Store, distill_key, policy_key
@@ -66,13 +67,14 @@ class Operator:
     def __post_init__(self) -> None:
         self.queue: WorkQueue[OwnerKey] = WorkQueue(clock=time.monotonic)
         self.store = Store()
-        self.watches = doorbell.Watches(on_relist=self._relisted)
+        self.watches = doorbell.Watches(on_relist=self._relisted, on_gone=self._gone)
         self.lag = health.Lag()
         self.synced = asyncio.Event()
         self.stopping = asyncio.Event()
-        self.served_crd = False
+        self.unlisted = "not everything is listed yet"
         self._sweeps: set[asyncio.Task[None]] = set()
         lease_api = Api(self.connection)
+        self.prerequisites = Prerequisites(lease_api, KIND, (POLICY, DISTILL))
         self.election = Election(lease_api, self.process.namespace, names.LEASE, self.process.identity)
         self.api = Api(self.connection, fence=self.leading)
         self.events = EventRecorder(self.api, self.process.identity)
@@ -165,6 +167,7 @@ class Operator:
             asyncio.create_task(self.lag.run(), name="lag"),
             asyncio.create_task(self.events.run(), name="events"),
             asyncio.create_task(self._watch(), name="watches"),
+            asyncio.create_task(self._watch_over(), name="prerequisites"),
             asyncio.create_task(self._work(), name="workers"),
             asyncio.create_task(self.routers.run(), name="routers"),
             asyncio.create_task(self.traffic.run(), name="traffic"),
@@ -193,7 +196,9 @@ class Operator:
     # --- watches ------------------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        await self._wait_for_crd()
+        await self.prerequisites.wait(self._pause)
+        self.see_policies = POLICY in self.prerequisites.served
+        self.see_distills = DISTILL in self.prerequisites.served
         await self._first_picture()
         watching = asyncio.Event()
         again = asyncio.create_task(self._own_signals(watching))
@@ -209,6 +214,11 @@ class Operator:
         )
         await doorbell.watch(handlers, self.settings.watch_namespaces, watching, self.stopping)
         again.cancel()
+
+    def _gone(self, resource: str) -> None:
+        if not self.stopping.is_set():
+            log.warning("%s are not served any more: ending, to begin anew with what there is", resource)
+            self.stopping.set()
 
     async def _own_signals(self, watching: asyncio.Event) -> None:
         """kopf takes the signals for itself when it starts, and would end the watches first and us after them."""
@@ -227,7 +237,8 @@ class Operator:
                     async for body in self._list(kind):
                         self.store.put(kind, {"kind": kind, "apiVersion": KINDS[kind].api_version, **body})
             except errors.ApiFault as fault:
-                log.warning("cannot list what there is yet: %s; trying again in 2 s", fault)
+                self.unlisted = f"cannot list what there is: {fault}"
+                log.warning("%s; trying again in 2 s", self.unlisted)
                 await self._pause(2)
             else:
                 break
@@ -242,25 +253,19 @@ class Operator:
     def _ring_policy(self, key: Key) -> None:
         self.queue.ring(policy_key(key))
 
-    async def _pause(self, seconds: float) -> None:
+    async def _pause(self, seconds: float) -> bool:
+        """Wait so long, or until the program stops; says whether it does."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), seconds)
+        return self.stopping.is_set()
 
-    async def _wait_for_crd(self) -> None:
-        while not self.stopping.is_set():
-            with contextlib.suppress(errors.ApiFault):
-                if await self.api.served(KINDS[KIND]):
-                    self.see_policies = await self.api.served(KINDS[POLICY])
-                    if not self.see_policies:
-                        log.warning("the RoutingPolicy resource is not served: apply the files in crds/ and restart")
-                    self.see_distills = await self.api.served(KINDS[DISTILL])
-                    if not self.see_distills:
-                        log.warning("the DistillJob resource is not served: apply the files in crds/ and restart")
-                    self.served_crd = True
-                    return
-            if self.served_crd is False and not self.stopping.is_set():
-                log.warning("the ModelTier resource is not served yet: apply the files in crds/; looking again in 5 s")
-            await self._pause(5)
+    async def _watch_over(self) -> None:
+        """End when the cluster serves kinds of ours that it did not at the start: the kubelet begins anew."""
+        await self.synced.wait()
+        news = await self.prerequisites.watch_over(self._pause)
+        if news:
+            log.warning("%s: ending, to begin anew with them", news)
+            self.stopping.set()
 
     def _relisted(self, resource: str) -> None:
         kinds = (KIND, POLICY, DISTILL, HPA, "Pod", "Node", *doorbell.CHILDREN)
@@ -361,13 +366,13 @@ class Operator:
 
     def _ready(self) -> list[health.Check]:
         return [
-            health.Check("crd", lambda: None if self.served_crd else "the ModelTier resource is not served"),
+            health.Check("cluster", lambda: self.prerequisites.problem),
             health.Check("watches", self._watch_problem),
         ]
 
     def _watch_problem(self) -> str | None:
         if not self.synced.is_set():
-            return "not everything is listed yet"
+            return self.unlisted
         stale = {name: age for name, age in self.watches.ages().items() if age > STALE_WATCH}
         return ", ".join(f"{name} unheard of for {age:.0f} s" for name, age in sorted(stale.items())) or None
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from modeltiers import names
+from modeltiers.api.crd import HEADER
 from modeltiers.kube.refs import KINDS, Kind
 
 Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete"]
@@ -37,33 +38,12 @@ class Grant:
 
 
 USES: Final[tuple[Grant, ...]] = (
-    Grant("ModelTier", ("get", "list", "watch"), "Tier namespaces", "read the tiers to serve"),
+    Grant("ModelTier", ("list", "watch"), "Tier namespaces", "read the tiers to serve"),
     Grant("ModelTier", ("patch",), "Tier namespaces", "say in status what was seen", subresource="status"),
-    Grant(
-        "ModelTier",
-        ("update",),
-        "Tier namespaces",
-        "name a tier as the owner of its children where OwnerReferencesPermissionEnforcement is on (OpenShift)",
-        subresource="finalizers",
-    ),
-    Grant("RoutingPolicy", ("get", "list", "watch"), "Tier namespaces", "read the policies to put into force"),
+    Grant("RoutingPolicy", ("list", "watch"), "Tier namespaces", "read the policies to put into force"),
     Grant("RoutingPolicy", ("patch",), "Tier namespaces", "say in status what was seen", subresource="status"),
-    Grant(
-        "RoutingPolicy",
-        ("update",),
-        "Tier namespaces",
-        "name a policy as the owner of its Service where OwnerReferencesPermissionEnforcement is on (OpenShift)",
-        subresource="finalizers",
-    ),
-    Grant("DistillJob", ("get", "list", "watch"), "Tier namespaces", "read the distillations to run"),
+    Grant("DistillJob", ("list", "watch"), "Tier namespaces", "read the distillations to run"),
     Grant("DistillJob", ("patch",), "Tier namespaces", "say in status what was seen", subresource="status"),
-    Grant(
-        "DistillJob",
-        ("update",),
-        "Tier namespaces",
-        "name a distillation as the owner of its Jobs where OwnerReferencesPermissionEnforcement is on (OpenShift)",
-        subresource="finalizers",
-    ),
     Grant("Job", ("get", "list", "watch", "create", "patch"), "Tier namespaces", "run the stages of a distillation"),
     # Server-side apply is a patch that also asks for `create` when there is no object yet.
     Grant("Deployment", ("get", "list", "watch", "create", "patch"), "Tier namespaces", "run the engine of a tier"),
@@ -98,14 +78,14 @@ USES: Final[tuple[Grant, ...]] = (
             kind,
             ("delete",),
             "Tier namespaces",
-            "take away the routers of a gateway or before an external API, or a candidate, when a spec wants none; end"
-            " the Job of a stage that is suspended or to be tried again",
+            "take away the routers of a gateway or before an external API, or a candidate, when a spec wants none",
         )
         for kind in (
             *("Deployment", "Service", "ConfigMap", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"),
-            *("HorizontalPodAutoscaler", "Job"),
+            "HorizontalPodAutoscaler",
         )
     ),
+    Grant("Job", ("delete",), "Tier namespaces", "end a stage that is suspended or to be tried again"),
     Grant(
         "HTTPRoute",
         ("get", "create", "patch", "delete"),
@@ -133,7 +113,6 @@ USES: Final[tuple[Grant, ...]] = (
     ),
     Grant("Node", ("list", "watch"), "Cluster", "see which accelerators the cluster has"),
     Grant("Lease", ("get", "create", "update"), "Own namespace", "have one leader among the replicas"),
-    Grant("SelfSubjectAccessReview", ("create",), "Cluster", "ask whether a right is granted before it is missed"),
 )
 
 RBAC: Final = "rbac.authorization.k8s.io"
@@ -157,7 +136,7 @@ def rbac_manifests(
     """The operator's ServiceAccount, roles and bindings.
 
     With no `watch_namespaces` the operator works in all of them and gets a ClusterRole; else it gets a Role in each and
-    nothing cluster-wide: no nodes, and questions about its own rights only where every account may ask them.
+    nothing cluster-wide: no nodes.
     """
     account = _object("v1", "ServiceAccount", names.OPERATOR_NAME, namespace)
     made = [account, *_role(rules(uses, "Own namespace"), names.OPERATOR_NAME, namespace, account)]
@@ -195,3 +174,23 @@ def _object(api_version: str, kind: str, name: str, namespace: str) -> dict[str,
     if namespace:
         metadata["namespace"] = namespace
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata}
+
+
+_ABOUT_RIGHTS: Final = """\
+What its roles grant, and no more. The roles in `manifests/rbac.yaml` and in the chart are made from this list, the
+operator refuses itself a call that is not on it, and the tests on a control plane fail for a right that none of them
+uses. No verb and no kind is a wildcard. With `watchNamespaces` the rights in namespaces of tiers are Roles there, and
+those in the cluster are left out.
+"""
+
+
+def rights_page() -> str:
+    """The reference page of the operator's rights."""
+    lines = [f"<!-- {HEADER} -->\n", "# Rights of the operator\n", _ABOUT_RIGHTS]
+    lines += ["| kind | verbs | where | why |", "|---|---|---|---|"]
+    for grant in USES:
+        kind = f"{grant.kind}/{grant.subresource}" if grant.subresource else grant.kind
+        only = f", named `{'`, `'.join(grant.only)}`" if grant.only else ""
+        where = "one object, where a user grants it" if grant.by_user else grant.scope.lower()
+        lines.append(f"| {kind}{only} | {', '.join(grant.verbs)} | {where} | {grant.why} |")
+    return "\n".join(lines) + "\n"

@@ -154,17 +154,6 @@ class Api:
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
-    async def can(
-        self, verb: str, kind: Kind, namespace: str | None = None, *, subresource: str = "", name: str = ""
-    ) -> bool:
-        """Whether our account has this right, in the namespace or else everywhere; on all objects, or on one name."""
-        review = KINDS["SelfSubjectAccessReview"]
-        asked = {"verb": verb, "group": kind.group, "version": kind.version, "resource": kind.plural}
-        asked |= {"namespace": namespace or "", "subresource": subresource, "name": name}
-        body = {"apiVersion": review.api_version, "kind": review.kind, "spec": {"resourceAttributes": asked}}
-        answer = await self._call("create", Ref(review, "", ""), body, fenced=False)
-        return bool((answer.get("status") or {}).get("allowed"))
-
     async def served(self, kind: Kind) -> bool:
         """Whether the server knows this kind: false as long as its CustomResourceDefinition is not there."""
         try:
@@ -189,7 +178,6 @@ class Api:
         query: str = "",
         content: str = JSON,
         accept: str = JSON,
-        fenced: bool = True,
     ) -> dict[str, Any]:
         if (verb, ref.kind.kind, subresource) not in self._declared:
             what = f"{ref.kind}/{subresource}" if subresource else str(ref.kind)
@@ -197,8 +185,8 @@ class Api:
         path = path_of(ref, subresource) + (f"?{query}" if query else "")
         if obj is None:
             return await self._send(verb, ref, path, None, accept=accept)
-        named = ref if verb != "create" else ref_of(obj) if "metadata" in obj else ref
-        body = self._body(obj, content, fenced=fenced and ref.kind.kind != "Lease")
+        named = ref if verb != "create" else ref_of(obj)
+        body = self._body(obj, content, fenced=ref.kind.kind != "Lease")
         return await self._send(verb, named, path, body, accept=accept)
 
     def _body(self, obj: Mapping[str, Any], content: str, *, fenced: bool) -> BytesPayload:

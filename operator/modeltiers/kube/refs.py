@@ -59,7 +59,6 @@ _ALL: Final = (
     Kind("coordination.k8s.io", "v1", "Lease", "leases"),
     Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims"),
     Kind("", "v1", "Secret", "secrets"),
-    Kind("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False),
 )
 
 KINDS: Final[Mapping[str, Kind]] = {kind.kind: kind for kind in _ALL}
