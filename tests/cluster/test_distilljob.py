@@ -264,6 +264,22 @@ def test_a_lost_status_is_found_again_by_the_stages(distill: Distill) -> None:
     assert [one["reused"] for one in distill.status["stages"] if one["state"] == "Complete"] == [True] * 5
 
 
+def test_two_jobs_that_are_the_same_do_each_stage_once(distill: Distill) -> None:
+    """In one store they have one folder for it: the second waits, and finds the outcome there."""
+    distill.apply()
+    distill.job(Stage.SNAPSHOT)
+    twin = Distill(distill.tiers, "twin")
+    twin.apply()
+    assert "DistillJob arithmetic does it" in twin.until("Reconciling", "True", "StageElsewhere")
+    assert twin.jobs() == []
+    distill.complete(Stage.SNAPSHOT)
+    distill.job(Stage.SPLIT)
+    twin.complete(Stage.SNAPSHOT, reused=True)
+    twin.until("Reconciling", "True", "StageElsewhere", 30)
+    distill.kubectl("delete", "dj", "arithmetic")
+    assert twin.job(Stage.SPLIT)["metadata"]["ownerReferences"][0]["name"] == "twin"
+
+
 def test_suspend_ends_what_runs_and_starts_nothing(distill: Distill) -> None:
     distill.apply()
     distill.job(Stage.SNAPSHOT)

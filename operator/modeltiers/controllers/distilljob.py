@@ -33,8 +33,8 @@ from modeltiers.domain.distill.job import JobView, Known, Report, completed, fac
 from modeltiers.domain.distill.overview import report_address
 from modeltiers.domain.distill.payback import estimate
 from modeltiers.domain.distill.plan import Plan, Target
-from modeltiers.domain.distill.promotion import Counted, Step, TierSeen, promote
-from modeltiers.domain.distill.reasons import COMPLETE
+from modeltiers.domain.distill.promotion import LOOK, Counted, Step, TierSeen, promote
+from modeltiers.domain.distill.reasons import COMPLETE, ELSEWHERE
 from modeltiers.domain.distill.stages import Next, Stage, next_stage
 from modeltiers.domain.distill.verdict import Hindrance, JobFacts, columns, judge
 from modeltiers.domain.sizing import NoFit
@@ -189,7 +189,8 @@ class DistillReconciler:
         running = job is not None and not job.failure
         if not running:
             found = admission.hindrance(scene.key[1], scene.spec, await self._around(scene))
-            facts = replace(facts, hindrance=found or self._unpaid(scene, step) or orders.hindrance)
+            elsewhere = self._elsewhere(scene, step) if job is None else None
+            facts = replace(facts, hindrance=found or self._unpaid(scene, step) or orders.hindrance or elsewhere)
         fault: errors.ApiFault | None = None
         if job is not None and is_over(
             job, facts.report, pods, suspended=scene.spec.suspend, plan=plan_hash(orders.plan), retry=_retry(scene.body)
@@ -233,6 +234,21 @@ class DistillReconciler:
         refs = (spec.teacher.tier_ref, spec.evaluation and spec.evaluation.tier_ref, _goes_to(spec))
         teacher, evaluation, promotion = (self._tier(namespace, ref.name) if ref else None for ref in refs)
         return admission.Around(teacher, evaluation, promotion, found.claim, found.missing)
+
+    def _elsewhere(self, scene: _Scene, step: Next) -> Hindrance | None:
+        """Whether another job of the namespace does this very stage in the same store: both would write there."""
+        store = scene.spec.store
+        for key in [key for key in self.store.distills if key[0] == scene.key[0] and key != scene.key]:
+            name = names.stage_job(key[1], step.stage, step.digest)
+            body, other = self.store.child(distill_key(key), "Job", name), self.store.distill(key)
+            parsed = parse_distill(other) if body is not None and other is not None else None
+            if body is None or parsed is None or isinstance(parsed, Fault) or parsed.spec.store != store:
+                continue
+            view = JobView.of(body)
+            if view.digest == step.digest and not view.complete and not view.failure:
+                said = f"DistillJob {key[1]} does it with the same inputs in the same store: its outcome will be taken"
+                return Hindrance(ELSEWHERE, said, passes=True)
+        return None
 
     def _unpaid(self, scene: _Scene, step: Next) -> Hindrance | None:
         """Say when the student pays back, before it is trained; and why it is not, where that takes too long."""
@@ -411,6 +427,8 @@ class DistillReconciler:
             return facts.promotion.wait
         if facts.hindrance is not None and facts.hindrance.reason.startswith("VolumeClaim"):
             return claims.CLAIM_RECHECK
+        if facts.hindrance is not None and facts.hindrance.reason == ELSEWHERE:
+            return LOOK
         moving = conditions.by_type(judged)[conditions.RECONCILING]["status"] == "True"
         return float(self.settings.distill.progress_seconds) if moving and facts.pods else None
 

@@ -11,6 +11,7 @@ from modeltiers.domain.distill.job import BUDGET
 
 COMPLETE: Final = "Complete"
 AWAITING_APPROVAL: Final = "AwaitingApproval"
+ELSEWHERE: Final = "StageElsewhere"
 
 ORDER: Final = (
     conditions.ACCEPTED,
@@ -109,6 +110,7 @@ REASONS: Final[tuple[Reason, ...]] = (
     ),
     Reason("StageStarting", conditions.RECONCILING, "The stage's pod is on the way.", _WAIT),
     Reason("Suspended", conditions.RECONCILING, "spec.suspend is true: nothing runs.", "Set it to false."),
+    Reason(ELSEWHERE, conditions.RECONCILING, "Another DistillJob does the same stage in the same store.", _WAIT),
     Reason(
         "TierNotReady",
         conditions.RECONCILING,
