@@ -20,7 +20,7 @@ from typing import Any
 from e2e import team
 from e2e.cluster import Cluster, HarnessError, RealNode, preflight, recipes
 from e2e.cluster.process import wait_until
-from e2e.demo.tour import BOLD, END, Tour
+from e2e.demo.tour import BOLD, END, Tour, of_here
 from e2e.distill.school import JOB, TIER, School, school, settings, write_files, write_key
 from e2e.distill.traffic import Traffic, told
 from e2e.engine import environment as engine_environment
@@ -101,7 +101,11 @@ def _teach(tour: Tour, made: School) -> None:
         promoted = time.monotonic()
         tour.say(f"from kubectl apply to a promoted student: {promoted - began:.0f} s")
         tour.kubectl("get", "dj,mt,rp", "-n", NAMESPACE)
-        _stages(tour, made.get("dj", JOB)["status"]["stages"])
+        status = made.get("dj", JOB)["status"]
+        _stages(tour, status["stages"])
+        report = tour.state / "report.html"
+        shutil.copyfile(made.home / status["artifact"]["report"].removeprefix("pvc://"), report)
+        tour.say(f"What a person reads before approving: {of_here(report)}")
         _asked(traffic, promoted, 20)
         before = [one for one in traffic.answers if one.at < promoted]
         tour.say(f"Before: {told(before)}. Since the student is live: {told(traffic.since(promoted))}.")

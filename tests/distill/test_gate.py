@@ -78,6 +78,19 @@ def test_the_red_team_part_is_judged_where_there_is_one(job: Job) -> None:
     assert [one["name"] for one in found["comparisons"]] == ["incumbent", "base", "redTeam"]
 
 
+def test_items_of_no_named_slice_and_the_gain_are_the_specs_to_set(job: Job) -> None:
+    job.spec["gate"] = {"slices": [{"name": "even"}], "outOfSliceMarginPermille": 30}
+    work = scored(job)
+    gate.run(work)
+    assert [one["name"] for one in told(work)["comparisons"]] == ["incumbent", "base", "outOfSlice", "slice even"]
+    job.spec["gate"] = {"gainPermille": 10}
+    less = scored(job, student=3, count=300, prefix="less")
+    assert gate.run(less).facts["decision"] == "Inconclusive", "so few items do not show that there is no such gain"
+    job.spec["gate"] = {"gainPermille": 500}
+    more = scored(job, student=3, count=300, prefix="more")
+    assert gate.run(more).facts["decision"] == "Fail"
+
+
 def look(job: Job, seed: int, **how: Any) -> Result:
     """A gate of another student."""
     job.outcomes = {Stage.EVALUATE_STUDENT: Outcome(f"{seed}" * 32, f"{seed}" * 32)}

@@ -362,6 +362,11 @@ class Gate(Model):
     """How often one sealed evaluation part may be used; alpha is shared out among them."""
     slices: list[GateSlice] = Field(default=[], max_length=16, json_schema_extra=listed_by("name"))
     """Slices that must hold by themselves."""
+    out_of_slice_margin_permille: int | None = Field(default=None, ge=0, le=500)
+    """How much worse on the items of no named slice. Left out: not compared by themselves."""
+    gain_permille: int = Field(default=50, ge=1, le=500)
+    """The gain over the untrained base that is worth seeing: a student that shows none, on as many items as would show
+    this one, is refused."""
     red_team_margin_permille: int = Field(default=0, ge=0, le=500)
     """How much worse on the red-team part."""
 

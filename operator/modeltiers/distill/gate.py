@@ -61,6 +61,8 @@ def rule_of(gate: Gate, *, red_team: bool) -> Rule:
         power=gate.power_permille,
         max_looks=gate.looks,
         slices=tuple(SliceRule(one.name, one.margin_permille) for one in gate.slices),
+        out_of_slice_margin=gate.out_of_slice_margin_permille,
+        gain=gate.gain_permille,
         red_team_margin=gate.red_team_margin_permille if red_team else None,
     )
 
@@ -73,7 +75,7 @@ def sealed_digest(rows: list[dict[str, Any]]) -> str:
 def _look(work: Work) -> str:
     """What is looked at: the rule and the answers, whatever else the report rests on."""
     answers = {name: work.inputs[stage].facts(ITEMS).sha256 for name, stage in TARGETS.items() if stage in work.inputs}
-    rule = (work.plan.spec.gate or Gate()).model_dump(mode="json", by_alias=True)
+    rule = (work.plan.spec.gate or Gate()).model_dump(mode="json", by_alias=True, exclude_none=True)
     return hash_of({"rule": rule, "answers": answers})
 
 
