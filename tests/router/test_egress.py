@@ -48,7 +48,7 @@ def egress(where: int | str, api_key: Path | None = None, hop_key: Path | None =
 
 def one_table(small: int, large: int, **changes: Any) -> dict[str, Any]:
     """The table that the operator writes: t0 beside its engine, t1 behind the egress router, both as hops."""
-    hop = {"hop": True}
+    hop = {"hop": True, "timeouts": {"connectMs": 5_000, "firstByteMs": 10_000, "idleMs": 10_000, "totalMs": 20_000}}
     tiers = {0: {**hop, "model": "tiny"}, 1: {**hop, "model": "support"}}
     return {**table(small, large, tiers=tiers, **changes), "version": "v1"}
 
