@@ -24,8 +24,11 @@ CRD_CHART: Final = Path("charts/modeltiers-crds")
 VERSION: Final = "0.2.0"
 KUBE_VERSION: Final = f">={FLOOR[0]}.{FLOOR[1]}.0-0"
 
-KEEP: Final = "helm.sh/resource-policy"
-"""Helm leaves an object with this annotation when the chart goes; with a CRD, every tier would go too."""
+KEPT: Final = {
+    "helm.sh/resource-policy": "keep",
+    "argocd.argoproj.io/sync-options": "Prune=confirm,ServerSideApply=true",
+}
+"""Helm leaves an object when the chart goes, and Argo CD asks before it prunes one: with a CRD, every tier would go."""
 
 KEYWORDS: Final = ["llm", "inference", "vllm", "routing", "distillation", "operator"]
 
@@ -74,7 +77,7 @@ def crd_chart() -> dict[Path, str]:
     files = {CRD_CHART / "Chart.yaml": to_yaml(_about("modeltiers-crds", "The CRDs of modeltiers."))}
     for resource in RESOURCES:
         body = crd(resource)
-        body["metadata"]["annotations"] = {KEEP: "keep"}
+        body["metadata"]["annotations"] = dict(KEPT)
         files[CRD_CHART / "templates" / f"{resource.plural}.yaml"] = _escaped(to_yaml(body))
     return files
 
@@ -93,13 +96,14 @@ def _about(name: str, description: str) -> dict[str, Any]:
 def _optional(body: dict[str, Any]) -> str:
     """A CRD that is there unless the values say no."""
     head, _, spec = _escaped(to_yaml(body)).partition("---\n")[2].partition("spec:\n")
+    kept = "".join(f"    {name}: {value}\n" for name, value in KEPT.items())
     return (
         f"{{{{/* {HEADER} */}}}}\n"
         "{{- if .Values.crds.enabled }}\n"
         f"{head}"
         '  labels: {{- include "modeltiers.labels" . | nindent 4 }}\n'
         "  {{- if .Values.crds.keep }}\n"
-        f"  annotations: {{{KEEP}: keep}}\n"
+        f"  annotations:\n{kept}"
         "  {{- end }}\n"
         f"spec:\n{spec}"
         "{{- end }}\n"
