@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONPATH := operator:.
 
-.PHONY: help setup tools demo demo-distill test check lint unit router-test cluster-test train-test bench e2e router-e2e fuzz soak generate golden lock clean
+.PHONY: help docs setup tools demo demo-distill test check lint unit router-test cluster-test train-test bench e2e router-e2e fuzz soak generate golden lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,7 @@ lint: setup ## generated files, formatting, types, floors
 	@echo "lint: generated files match the code" && $(BIN)/modeltiers generate --check
 	@echo "lint: ruff" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 	@echo "lint: mypy --strict" && $(BIN)/mypy --no-error-summary
+	@echo "lint: pages" && $(BIN)/sphinx-build -q -W --keep-going -d .state/docs/trees docs .state/docs/site
 	@echo "lint: floors" && $(BIN)/lint-imports --no-logo > .import-linter.log || { cat .import-linter.log; exit 1; }
 
 unit: setup ## pure tests, a minute
@@ -54,6 +55,9 @@ cluster-test: setup tools ## tests on a real control plane, and of the store on 
 
 train-test: setup ## the trainer in an environment of its own (the first run installs torch: minutes, up to 6 GB)
 	@$(BIN)/python -m e2e.train test tests/train -q -m "not slow"
+
+docs: setup ## the site, from docs/ into .state/docs/site
+	@$(BIN)/sphinx-build -q -W --keep-going -d .state/docs/trees docs .state/docs/site && echo ".state/docs/site/index.html"
 
 bench: setup tools ## ratios: the operator against a bare client and with 500 policies, the router against nginx and haproxy, Generate against httpx
 	@$(BIN)/python -m e2e.bench

@@ -7,6 +7,7 @@ any prose about a field: that is the field's docstring.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -78,6 +79,11 @@ def _row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n\n", " ") for cell in cells) + " |"
 
 
+def _plain(text: str) -> str:
+    """Text whose patterns Markdown must not take for links and emphasis."""
+    return re.sub(r"([\[\]*_^])", r"\\\1", text)
+
+
 def _required(schema: Schema) -> Iterator[str]:
     for path, node in nodes(schema):
         yield from (f"{path}.{name}" if path else name for name in node.get("required", ()))
@@ -122,7 +128,7 @@ def _rules(whole: Schema) -> Iterator[str]:
     yield from ("## Rules", "", "The API server refuses an object that breaks one of these.", "")
     yield from ("| where | rule (CEL) | answer |", "|---|---|---|")
     for path, rule in found:
-        yield _row(f"`{path or 'the object'}`", f"`{rule['rule']}`", rule["message"])
+        yield _row(f"`{path or 'the object'}`", f"`{rule['rule']}`", _plain(rule["message"]))
     yield ""
 
 
