@@ -167,6 +167,25 @@ def test_from_the_first_chart_to_this_one_and_back_no_pod_of_a_tier_restarts(
     team.cluster.kubectl("delete", "crd", "-l", "app.kubernetes.io/part-of=modeltiers", "--timeout=30s")
 
 
+def test_a_release_of_helm_3_goes_on_under_helm_4(bare: Cluster, newest: Helm, installed: Installed) -> None:
+    """Who changes Helm changes nothing else; values are kept by the one flag that also knows of new ones."""
+    before = Helm(3, bare)
+    first = ("--set", "images.router.tag=mine", "--set", "operator.resources.limits.memory=1Gi")
+    before("install", "modeltiers", str(FIRST), "-n", NAMESPACE, "--create-namespace", *first)
+    said = newest("upgrade", "modeltiers", str(CHART), "-n", NAMESPACE, "--reuse-values", refused=True)
+    assert "missing properties" in said
+    assert "networkPolicy" in said
+    newest("upgrade", "modeltiers", str(CHART), "-n", NAMESPACE, "--reset-then-reuse-values")
+    text = json.loads(installed.get("configmap", "modeltiers-settings"))["data"]["settings.yaml"]
+    assert yaml.safe_load(text)["router"]["image"] == "localhost/modeltiers/router:mine"
+    newest("rollback", "modeltiers", "1", "-n", NAMESPACE)
+    spec = json.loads(installed.get("deployment", "modeltiers-operator"))["spec"]
+    assert spec["replicas"] == 1
+    assert spec["template"]["spec"]["containers"][0]["resources"]["limits"] == {"memory": "1Gi"}
+    newest("uninstall", "modeltiers", "-n", NAMESPACE)
+    assert installed.left() == ""
+
+
 def test_namespaced_it_works_with_roles_alone(helm: Helm, installed: Installed, team: Tiers) -> None:
     watched = f"settings.watchNamespaces={{{team.namespace}}}"
     helm("install", "modeltiers", str(CHART), "-n", NAMESPACE, "--create-namespace", "--set", watched)

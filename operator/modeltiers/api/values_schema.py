@@ -25,6 +25,8 @@ def values_schema(model: type[Model]) -> str:
     """The text of `values.schema.json`: unknown keys are refused, but for what Helm itself puts in."""
     found = model.model_json_schema(by_alias=True)
     schema = with_defaults(_node(found, found.get("$defs", {}), model.__name__), defaults(model))
+    # Those of an older chart lack what is new: `helm upgrade --reuse-values` passes them on without our defaults.
+    schema["required"] = list(schema["properties"])
     # A parent chart's global values reach every child.
     schema["properties"]["global"] = {"type": "object", "description": "Values of a parent chart; not used."}
     return json.dumps({"$schema": "http://json-schema.org/draft-07/schema#", **schema}, indent=1) + "\n"
