@@ -11,9 +11,11 @@ from typing import Any
 
 import click
 
-from modeltiers.cli.kubectl import JobName, Kubectl, reaching
+from modeltiers.cli.kubectl import Kubectl, reaching
+from modeltiers.cli.objects import PLURAL, Named, ObjectName
 from modeltiers.domain.distill import wishes
 from modeltiers.domain.distill.overview import overview, report_path
+from modeltiers.domain.why.snapshot import JOB
 
 _DRY = click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 _PROOF = """
@@ -30,66 +32,66 @@ _READ = _digest("The artifact that you read the report of; refused when the job 
 
 
 @click.command(help=f"Let the packaged student of a DistillJob go live.{_PROOF}")
-@click.argument("name", type=JobName())
+@click.argument("name", type=ObjectName(JOB))
 @_READ
 @_DRY
 @reaching
-def approve(name: str, digest: str | None, *, dry_run: bool, **where: str) -> None:
+def approve(name: Named, digest: str | None, *, dry_run: bool, **where: str) -> None:
     """Approve an artifact."""
     _do(Kubectl(**where), name, lambda job: wishes.approve(job, digest), dry_run=dry_run)
 
 
 @click.command(help=f"Take the student of a DistillJob back: its tier serves the incumbent again.{_PROOF}")
-@click.argument("name", type=JobName())
+@click.argument("name", type=ObjectName(JOB))
 @_READ
 @_DRY
 @reaching
-def rollback(name: str, digest: str | None, *, dry_run: bool, **where: str) -> None:
+def rollback(name: Named, digest: str | None, *, dry_run: bool, **where: str) -> None:
     """Take an artifact back."""
     _do(Kubectl(**where), name, lambda job: wishes.rollback(job, digest), dry_run=dry_run)
 
 
 @click.command(help="Run the stage of a DistillJob that failed once more.")
-@click.argument("name", type=JobName())
+@click.argument("name", type=ObjectName(JOB))
 @_digest("The digest of the stage that failed; refused when another did.")
 @_DRY
 @reaching
-def retry(name: str, digest: str | None, *, dry_run: bool, **where: str) -> None:
+def retry(name: Named, digest: str | None, *, dry_run: bool, **where: str) -> None:
     """Try again."""
     _do(Kubectl(**where), name, lambda job: wishes.retry(job, digest), dry_run=dry_run)
 
 
 @click.command(help="Stop a DistillJob after what is durable. Where Git holds its spec, set spec.suspend there.")
-@click.argument("name", type=JobName())
+@click.argument("name", type=ObjectName(JOB))
 @_DRY
 @reaching
-def suspend(name: str, *, dry_run: bool, **where: str) -> None:
+def suspend(name: Named, *, dry_run: bool, **where: str) -> None:
     """Stop for now."""
     _do(Kubectl(**where), name, wishes.suspend, dry_run=dry_run)
 
 
 @click.command(help="Let a suspended DistillJob go on.")
-@click.argument("name", type=JobName())
+@click.argument("name", type=ObjectName(JOB))
 @_DRY
 @reaching
-def resume(name: str, *, dry_run: bool, **where: str) -> None:
+def resume(name: Named, *, dry_run: bool, **where: str) -> None:
     """Go on."""
     _do(Kubectl(**where), name, wishes.resume, dry_run=dry_run)
 
 
 @click.command()
-@click.argument("name", type=JobName())
+@click.argument("name", type=ObjectName(JOB))
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this file.")
 @click.option("--store", metavar="PATH", help="The store: a mounted volume, or s3://BUCKET/PREFIX.")
 @reaching
-def report(name: str, html: Path | None, store: str | None, **where: str) -> None:
+def report(name: Named, html: Path | None, store: str | None, **where: str) -> None:
     """Say how far a DistillJob is, what it found, and what to do next.
 
     With --html and --store it also fetches the report that the gate or the package left in the store.
     """
     if (html is None) != (store is None):
         raise click.UsageError("--html FILE and --store PATH go together: the report lies in the store")
-    job = Kubectl(**where).job(name)
+    job = Kubectl(**where).get(PLURAL[JOB], name.name)
     if html is None or store is None:
         click.echo(overview(job))
         return
@@ -97,10 +99,10 @@ def report(name: str, html: Path | None, store: str | None, **where: str) -> Non
     click.echo(f"written to {html}")
 
 
-def _do(kubectl: Kubectl, name: str, wish: Callable[[Mapping[str, Any]], wishes.Wish], *, dry_run: bool) -> None:
+def _do(kubectl: Kubectl, what: Named, wish: Callable[[Mapping[str, Any]], wishes.Wish], *, dry_run: bool) -> None:
     """Look, say what is about to be written, and write it."""
-    job = kubectl.job(name)
-    where = f"DistillJob {job['metadata'].get('namespace', '')}/{name}"
+    job = kubectl.get(PLURAL[JOB], what.name)
+    where = f"DistillJob {job['metadata'].get('namespace', '')}/{what.name}"
     try:
         wanted = wish(job)
     except wishes.Refused as why:
@@ -110,7 +112,7 @@ def _do(kubectl: Kubectl, name: str, wish: Callable[[Mapping[str, Any]], wishes.
     click.echo(f"{where}: {wanted.says}")
     click.echo(f"{'would write' if dry_run else 'writing'} {', '.join(written)}")
     if not dry_run:
-        kubectl.patch(name, wanted.patch())
+        kubectl.patch(PLURAL[JOB], what.name, wanted.patch())
 
 
 def _stored(job: Mapping[str, Any], store: str) -> bytes:

@@ -1,41 +1,44 @@
 """The user's own kubectl: how commands reach a cluster, with the user's rights, contexts and ways to log in.
 
 It is started with argument lists, and what a user gives is never the beginning of an argument, so no value is taken
-for an option. Nothing here knows the operator's rights.
+for an option. Nothing here knows the operator's rights. Faults are told in a sentence with the way out.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import click
 
-KIND: Final = "distilljobs.modeltiers.dev"
-_PREFIXES: Final = ("dj", "distilljob", "distilljobs", KIND)
-_NAME: Final = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+from modeltiers import names
+
 _LONGEST: Final = 60.0
 """Seconds for one answer; a login in a browser takes a while."""
+_NOISE: Final = re.compile(r"^[EWI]\d{4} ")  # kubectl's own log lines
 F = TypeVar("F", bound=Callable[..., Any])
+Body = dict[str, Any]
 
 
-class JobName(click.ParamType[str]):
-    """`dj/NAME`, or NAME alone."""
+class Fault(click.ClickException):
+    """The cluster was not reached, or did not do what was asked."""
 
-    name = "dj/NAME"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name."""
-        kind, slash, name = str(value).rpartition("/")
-        if slash and kind not in _PREFIXES:
-            self.fail(f"{kind} is not a DistillJob: write dj/{name}", param, ctx)
-        if not _NAME.fullmatch(name):
-            self.fail(f"{name!r} is not a name that a DistillJob can have", param, ctx)
-        return name
+class Forbidden(Fault):
+    """The user may not."""
+
+
+class NotFound(Fault):
+    """There is no such object."""
+
+
+class NotInstalled(Fault):
+    """The cluster does not know the kinds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +49,111 @@ class Kubectl:
     context: str = ""
     kubeconfig: str = ""
 
-    def job(self, name: str) -> dict[str, Any]:
-        """A DistillJob as it is now."""
-        found: dict[str, Any] = json.loads(self._run("get", KIND, name, "--output=json"))
+    def get(self, kind: str, name: str) -> Body:
+        """An object as it is now."""
+        found: Body = json.loads(self.run("get", kind, name, "--output=json"))
         return found
 
-    def patch(self, name: str, patch: Mapping[str, Any]) -> None:
-        """Change some fields of a DistillJob."""
-        self._run("patch", KIND, name, "--type=merge", f"--patch={json.dumps(patch)}")
+    def patch(self, kind: str, name: str, patch: Mapping[str, Any]) -> None:
+        """Change some fields of an object."""
+        self.run("patch", kind, name, "--type=merge", f"--patch={json.dumps(patch)}")
 
-    def _run(self, *args: str) -> str:
-        where = [f"--{key}={getattr(self, key)}" for key in self.__slots__ if getattr(self, key)]
+    def lists(self, kinds: Iterable[str], *more: str) -> tuple[list[Body], str]:
+        """All objects of these kinds that may be read, and what kubectl says of the others."""
+        done = self._start("get", ",".join(kinds), "--output=json", *more)
+        said = _quiet(done.stderr)
+        if done.returncode and not (done.stdout.strip() and "(Forbidden)" in said):
+            raise fault(said, done.returncode)
+        found: list[Body] = json.loads(done.stdout).get("items", [])
+        return found, said if done.returncode else ""
+
+    def run(self, *args: str) -> str:
+        """What kubectl says; raises a `Fault` where it fails."""
+        done = self._start(*args)
+        if done.returncode:
+            raise fault(_quiet(done.stderr), done.returncode)
+        return done.stdout
+
+    def where(self) -> str:
+        """The namespace that commands without one are about."""
+        if self.namespace:
+            return self.namespace
+        config = json.loads(self.run("config", "view", "--minify", "--output=json"))
+        contexts = config.get("contexts") or [{}]
+        return str((contexts[0].get("context") or {}).get("namespace") or "default")
+
+    def like(self, command: str) -> str:
+        """A command line for this cluster: with the context and the kubeconfig that were given."""
+        given = [
+            f"--{key}={shlex.quote(getattr(self, key))}" for key in ("context", "kubeconfig") if getattr(self, key)
+        ]
+        first, pipe, rest = command.partition(" | ")
+        # kubectl takes no options before the name of a plugin.
+        plugin = first.startswith("kubectl modeltiers ")
+        words = [first, *given] if plugin else ["kubectl", *given, first.removeprefix("kubectl ")]
+        return " ".join(words) + pipe + rest
+
+    def command(self, *args: str) -> list[str]:
+        """The whole command line."""
+        return ["kubectl", *(f"--{key}={getattr(self, key)}" for key in self.__slots__ if getattr(self, key)), *args]
+
+    def _start(self, *args: str) -> subprocess.CompletedProcess[str]:
         try:
-            done = subprocess.run(
-                ["kubectl", *where, *args], capture_output=True, text=True, check=False, timeout=_LONGEST
+            return subprocess.run(
+                self.command(*args), capture_output=True, text=True, check=False, timeout=_LONGEST, errors="replace"
             )
         except FileNotFoundError:
-            raise click.ClickException("kubectl is not on the PATH: it reaches the cluster with your rights") from None
+            raise Fault("kubectl is not on the PATH: it reaches the cluster with your rights") from None
         except subprocess.TimeoutExpired:
-            raise click.ClickException(f"the cluster did not answer within {_LONGEST:.0f} s") from None
-        if done.returncode:
-            raise click.ClickException(done.stderr.strip() or f"kubectl ended with {done.returncode}")
-        return done.stdout
+            raise Fault(f"the cluster did not answer within {_LONGEST:.0f} s") from None
+
+
+def _quiet(stderr: str) -> str:
+    return "\n".join(line for line in stderr.splitlines() if not _NOISE.match(line)).strip()
+
+
+_MISSING: Final = (
+    f"this cluster does not know {names.GROUP}: install the operator (helm install, or kubectl apply -k manifests), or"
+    " choose another --context"
+)
+_FAULTS: Final[tuple[tuple[re.Pattern[str], type[Fault], str], ...]] = (
+    (re.compile(r"doesn't have a resource type|no matches for kind"), NotInstalled, _MISSING),
+    (re.compile(r"\(NotFound\)"), NotFound, "{said}"),
+    (re.compile(r"\(Forbidden\)"), Forbidden, "{said}\nask whoever runs the cluster for that right"),
+    (
+        re.compile(r"localhost:8080 was refused|current-context (must exist|is not set)"),
+        Fault,
+        "kubectl knows of no cluster: set KUBECONFIG, or give --kubeconfig or --context",
+    ),
+    (
+        re.compile(r"was refused|no such host|i/o timeout|no route to host|TLS handshake timeout|deadline exceeded"),
+        Fault,
+        "{said}\nthe API server is not reached: is the cluster up, and is it the right --context?",
+    ),
+    (
+        re.compile(r"Unauthorized|must be logged in|asked for the client to provide credentials"),
+        Fault,
+        "{said}\nthe API server does not know you: log in again, or choose another --context",
+    ),
+    (re.compile(r"x509|certificate"), Fault, "{said}\nthe API server's certificate is not the one of the kubeconfig"),
+    (
+        re.compile(r"context was not found|context .{1,200} does not exist"),
+        Fault,
+        "{said}\nkubectl config get-contexts lists those that there are",
+    ),
+)
+
+
+def fault(said: str, code: int) -> Fault:
+    """What kubectl says, as a fault with the way out."""
+    for pattern, kind, way_out in _FAULTS:
+        if pattern.search(said):
+            return kind(way_out.replace("{said}", said))
+    return Fault(said or f"kubectl ended with {code}")
 
 
 def reaching(command: F) -> F:
-    """Give a command the options that say where, as `kubectl: Kubectl`."""
+    """Give a command the options that say where, as fields of `Kubectl`."""
     for option in (
         click.option("--kubeconfig", default="", help="As kubectl's."),
         click.option("--context", default="", help="As kubectl's."),

@@ -22,7 +22,9 @@ COMMANDS: Final[Mapping[str, str]] = {
     "retry": "modeltiers.cli.distill:retry",
     "rollback": "modeltiers.cli.distill:rollback",
     "route": "modeltiers.cli.route:route",
+    "status": "modeltiers.cli.status:status",
     "suspend": "modeltiers.cli.distill:suspend",
+    "why": "modeltiers.cli.why:why",
 }
 """Subcommand -> module:attribute of its click command."""
 

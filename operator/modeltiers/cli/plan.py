@@ -22,6 +22,7 @@ from modeltiers.api.parse import Fault, parse_distill
 from modeltiers.api.settings import Settings
 from modeltiers.cli import documents
 from modeltiers.cli.documents import Document
+from modeltiers.cli.show import columns
 from modeltiers.domain import asks, catalogue
 from modeltiers.domain.distill.following import followed, job_of
 from modeltiers.domain.memory import gib
@@ -259,11 +260,12 @@ def _table(tier: Planned) -> Iterator[str]:
     if answer.terms:
         whose = "the fullest accelerator" if isinstance(answer, Plan) else "the closest layout"
         yield f"\n  Memory of {whose}, predicted"
-        yield from _columns([_term_row(t.name, t.bytes, t.how) for t in answer.terms] + [_sum_row(answer)], right={1})
+        rows = [_term_row(t.name, t.bytes, t.how) for t in answer.terms]
+        yield from columns([*rows, _sum_row(answer)], right={1}, indent="  ")
     if answer.candidates:
         yield "\n  Layouts tried, in order"
         rows = [("ACCELERATOR", "GPUS", "TP", "PP", "VERDICT", "WHY"), *map(_candidate_row, answer.candidates)]
-        yield from _columns(rows, right={1, 2, 3})
+        yield from columns(rows, right={1, 2, 3}, indent="  ")
 
 
 def _chosen(name: str, source: str, chosen: Plan) -> Iterator[str]:
@@ -283,7 +285,7 @@ def _chosen(name: str, source: str, chosen: Plan) -> Iterator[str]:
         ("device facts", device.facts),
         *(("note", note) for note in chosen.notes),
     ]
-    yield from _columns(rows)
+    yield from columns(rows, indent="  ")
 
 
 def _term_row(name: str, amount: int, how: str) -> tuple[str, ...]:
@@ -297,11 +299,3 @@ def _sum_row(answer: Plan | NoFit) -> tuple[str, ...]:
 def _candidate_row(candidate: Candidate) -> tuple[str, ...]:
     sizes = (candidate.gpus, candidate.tensor_parallel, candidate.pipeline_parallel)
     return candidate.accelerator, *map(str, sizes), candidate.verdict, candidate.why
-
-
-def _columns(rows: Sequence[tuple[str, ...]], right: Iterable[int] = ()) -> Iterator[str]:
-    """Rows in aligned columns; the last column runs free."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
-        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=False))]
-        yield "  " + "  ".join([*cells, row[-1]]).rstrip()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import msgspec
 import yaml
 
 from modeltiers.cli import tables
+from modeltiers.cli.show import columns
 from modeltiers.cli.tables import TableFile
 from modeltiers.domain.routing import features
 from modeltiers.domain.routing.accept import judge
@@ -296,10 +297,10 @@ def _explain(one: Decided) -> Iterator[str]:
     else:
         judged = "; its answer is judged" if choice.cascade else ""
         yield f"{name}: {choice.tiers[0]}{judged}"
-    yield from _columns(list(_facts(one)))
+    yield from columns(list(_facts(one)), indent="  ")
     if one.policy.rules:
         yield "\n  Rules, in order"
-        yield from _columns([("RULE", "STATE"), *_rules(one)])
+        yield from columns([("RULE", "STATE"), *_rules(one)], indent="  ")
     if ask.features:
         yield f"\n  Score, {features.BIAS} before anything is seen"
         rows = [
@@ -309,12 +310,12 @@ def _explain(one: Decided) -> Iterator[str]:
         ]
         total = features.BIAS + sum(features.parts(ask.features))
         last = ("sum", "", "", f"{total:+.3f}", f"score {ask.score:.3f}, by the logistic function")
-        yield from _columns([("FEATURE", "COUNT", "WEIGHT", "PART", "WHY"), *rows, last], right={1, 2, 3})
+        yield from columns([("FEATURE", "COUNT", "WEIGHT", "PART", "WHY"), *rows, last], right={1, 2, 3}, indent="  ")
     yield "\n  Ladder"
-    yield from _columns([("TIER", "VERDICT"), *_ladder(one)])
+    yield from columns([("TIER", "VERDICT"), *_ladder(one)], indent="  ")
     if one.attempts:
         yield "\n  Attempts, as recorded"
-        yield from _columns([("TIER", "OUTCOME", "MS", "WHY"), *map(_attempt, one.attempts)], right={2})
+        yield from columns([("TIER", "OUTCOME", "MS", "WHY"), *map(_attempt, one.attempts)], right={2}, indent="  ")
 
 
 def _facts(one: Decided) -> Iterator[tuple[str, str]]:
@@ -412,11 +413,3 @@ def _part(at: int, choice: Choice) -> str:
     if choice.cascade and at < choice.up:
         return "answers if the one before is found wanting or fails"
     return f"fallback {at}"
-
-
-def _columns(rows: Sequence[tuple[str, ...]], right: Iterable[int] = ()) -> Iterator[str]:
-    """Yield rows in aligned columns; the last column runs free."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
-        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=False))]
-        yield "  " + "  ".join([*cells, row[-1]]).rstrip()

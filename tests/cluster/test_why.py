@@ -1,0 +1,242 @@
+"""`modeltiers why` and `status` over failures on the real API server: the first cause, and a next command that runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.cluster import Cluster
+from tests.cluster import policies
+from tests.cluster.kit import LARGE, SPEC, Tiers, until
+from tests.cluster.terminal import Terminal
+from tests.cluster.test_failures import REPLAYS, TAINT, failing
+
+__all__ = ["failing"]
+
+# Reason -> how the next command begins. `kubectl modeltiers` is the plugin itself.
+EDIT, POD, LOGS = "kubectl edit mt/", "kubectl describe pod ", "kubectl modeltiers logs mt/"
+SECRETS = "kubectl get secrets"
+    "kubectl edit mt/",
+    "kubectl describe pod ",
+    "kubectl modeltiers logs mt/",
+    "kubectl get secrets",
+)
+NEXT = {
+    "SecretNotFound": SECRETS,
+    "CrashLoop": LOGS,
+    "DiskFull": LOGS,
+    "EngineExited": LOGS,
+    "ImagePullDenied": POD,
+    "EphemeralStorageEvicted": POD,
+    "ModelGated": EDIT,
+    "GpuMemoryBusy": LOGS,
+    "GpuOutOfMemory": EDIT,
+    "HeadsNotDivisible": EDIT,
+    "HostOutOfMemory": EDIT,
+    "ImageNotFound": POD,
+    "ImageNameInvalid": EDIT,
+    "KVCacheTooSmall": EDIT,
+    "FlagRejected": EDIT,
+    "StartupTimeout": LOGS,
+    "ModelNotFound": EDIT,
+    "RevisionNotFound": EDIT,
+}
+
+
+@pytest.fixture
+def terminal(tiers: Tiers, tmp_path: Path) -> Terminal:
+    """The administrator at a terminal."""
+    return Terminal(tiers.cluster, tiers.namespace, tmp_path)
+
+
+def why(terminal: Terminal, what: str, *, says: str, then: str, code: int = 0) -> str:
+    """Ask until the first line has some words; the second must begin with the command, which must run."""
+    lines: list[str] = []
+
+    def told() -> bool:
+        lines[:] = terminal("why", what).splitlines() if what else terminal("why").splitlines()
+        return says in lines[0]
+
+    until(told, lambda: f"{says!r}; there is\n" + "\n".join(lines), timeout=40)
+    command = lines[1].removeprefix("next: ")
+    plain = command.replace(f"kubectl --kubeconfig={terminal.cluster.kubeconfig} ", "kubectl ")
+    assert plain.startswith(then), command
+    terminal.shell(command, code)
+    return "\n".join(lines)
+
+
+def test_eighteen_replayed_failures_at_once(tiers: Tiers, failing: Cluster, terminal: Terminal) -> None:
+    """Every pod ends as a failure was recorded; one look tells them all apart."""
+    tolerations = [{"key": TAINT, "operator": "Exists"}]
+    for case in REPLAYS:
+        tiers.apply(case, scheduling={"nodeSelector": {"example.com/case": case}, "tolerations": tolerations})
+    found: dict[str, Any] = {}
+
+    def told() -> bool:
+        found.update({one["name"]: one for one in terminal.data("why")["findings"]})
+        return all(found.get(case, {}).get("reason") == reason for case, (reason, _) in REPLAYS.items())
+
+    until(told, lambda: json.dumps(found, indent=1), timeout=60)
+    for case, (reason, word) in REPLAYS.items():
+        one = found[case]
+        whole = f"{one['cause']} {one['remedy']}".lower()
+        assert word.lower() in whole, (case, whole)
+        command = one["next"].replace(f"kubectl --kubeconfig={terminal.cluster.kubeconfig} ", "kubectl ")
+        assert command.startswith(NEXT[reason]), (case, command)
+        assert one["way"][0]["kind"] == "ModelTier"
+        assert one["way"][-1]["kind"] == "Pod", (case, one["way"])
+    told_first = terminal("why").splitlines()
+    assert told_first[0].startswith("ModelTier ")
+    assert told_first[1].startswith("next: kubectl")
+    assert sum(line.startswith("  ModelTier ") for line in told_first) >= len(REPLAYS) - 1
+    shown = terminal("status").splitlines()
+    assert shown[0].startswith(("broken", "on the way"))
+    assert all(any(line.startswith(f"{case} ") for line in shown) for case in REPLAYS)
+
+
+def test_a_tier_without_a_node_and_the_policy_over_it(tiers: Tiers, terminal: Terminal) -> None:
+    tiers.apply("small")
+    tiers.apply("large", LARGE, scheduling={"nodeSelector": {"zone": "moon"}})
+    tiers.ready("small")
+    policies.apply(tiers)
+    told = why(
+        terminal, "rp/support", says="has the label zone=moon", then="kubectl get nodes -L nvidia.com/gpu.product,zone"
+    )
+    lines = told.splitlines()
+    assert lines[0].startswith(f"RoutingPolicy {tiers.namespace}/support: pod large-")
+    way = [line.split()[0] for line in lines[4:9]]
+    assert way == ["RoutingPolicy", "ModelTier", "Deployment", "Pod", "Nodes"], told
+    alone = terminal("why")
+    assert alone.startswith(f"ModelTier {tiers.namespace}/large: ")
+    assert "  RoutingPolicy support: because of ModelTier large" in alone
+    assert "RoutingPolicy support: because of ModelTier large" in terminal("status")
+    assert "nothing is wrong" in terminal("why", "mt/small")
+    assert "there is mt/large" in terminal("why", "mt/larg", code=1)
+
+
+def test_accelerators_that_are_all_taken(tiers: Tiers, terminal: Terminal) -> None:
+    tiers.apply("large", LARGE, replicas=9)
+    why(
+        terminal,
+        "mt/large",
+        says="too little is free of the 4 nvidia.com/gpu it needs",
+        then="kubectl describe node h100-",
+    )
+
+
+def test_more_accelerators_than_a_node_has(tiers: Tiers, terminal: Terminal) -> None:
+    pinned = {"mode": "Pinned", "pinned": {"gpus": 16, "tensorParallel": 16, "pipelineParallel": 1}}
+    accelerators = [{**SPEC["accelerators"][0], "gpusPerNode": 16}]
+    tiers.apply("wide", LARGE, sizing=pinned, accelerators=accelerators)
+    why(
+        terminal,
+        "mt/wide",
+        says="needs 16 nvidia.com/gpu on one node, and the largest node has 8",
+        then="kubectl get nodes",
+    )
+
+
+def test_a_model_that_nobody_knows(tiers: Tiers, terminal: Terminal) -> None:
+    tiers.apply("x", model={"source": "hf://deepseek-ai/DeepSeek-R1-Distill-Qwen-7"})
+    why(terminal, "mt/x", says="DeepSeek-R1-Distill-Qwen-7", then="kubectl edit mt/x")
+
+
+def test_a_model_that_fits_nowhere(tiers: Tiers, terminal: Terminal) -> None:
+    big = {"source": "hf://deepseek-ai/DeepSeek-V3-0324"}
+    tiers.apply("x", model=big, accelerators=[{"name": "l4", "product": "NVIDIA-L4"}])
+    # `plan` ends with 1 where a tier does not fit: that is its answer.
+    why(terminal, "mt/x", says="GiB", then="kubectl get mt/x", code=1)
+
+
+def test_a_quota(tiers: Tiers, terminal: Terminal) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"pods": "0"}}}
+    tiers.create(quota)
+    tiers.apply("x")
+    why(
+        terminal,
+        "mt/x",
+        says="a ResourceQuota of the namespace does not allow it",
+        then="kubectl describe resourcequota",
+    )
+
+
+def test_a_claim_that_is_missing_and_one_that_waits_for_a_class(tiers: Tiers, terminal: Terminal) -> None:
+    tiers.apply("x", serving={"cache": {"claimName": "weights"}})
+    why(terminal, "mt/x", says="PersistentVolumeClaim weights", then="kubectl get pvc")
+    spec = {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "no-such-class",
+        "resources": {"requests": {"storage": "1Gi"}},
+    }
+    tiers.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "weights"}, "spec": spec})
+    told = why(
+        terminal, "mt/x", says="PersistentVolumeClaim weights, which is Pending", then="kubectl describe pvc weights"
+    )
+    assert "no-such-class" in told
+
+
+def test_a_policy_over_a_tier_that_is_not_there(tiers: Tiers, terminal: Terminal) -> None:
+    tiers.apply("small")
+    tiers.ready("small")
+    policies.apply(tiers)
+    why(terminal, "rp/support", says="there is no ModelTier large", then="kubectl get mt -n")
+
+
+def test_a_policy_whose_own_spec_is_at_fault(tiers: Tiers, terminal: Terminal) -> None:
+    tiers.apply("small")
+    tiers.apply("large", LARGE)
+    policies.apply(tiers)
+    policies.apply(tiers, "second")
+    why(terminal, "rp/second", says="has the model name support already", then="kubectl edit rp/second")
+
+
+def test_a_name_that_belongs_to_somebody_else(tiers: Tiers, terminal: Terminal) -> None:
+    tiers.kubectl("create", "service", "clusterip", "x", "--tcp=80")
+    tiers.apply("x")
+    why(terminal, "mt/x", says="the name is taken", then="kubectl get service x")
+
+
+def test_an_external_tier_without_its_secret_and_with_a_host_nobody_allowed(tiers: Tiers, terminal: Terminal) -> None:
+    external = {"baseUrl": "https://api.example.org/v1", "model": "m"}
+    tiers.apply("frontier", {"external": external})
+    why(terminal, "mt/frontier", says="externalHosts", then="kubectl get configmap modeltiers-settings", code=1)
+    keyed = {"baseUrl": "https://localhost:1/v1", "model": "m", "apiKeySecretRef": {"name": "api", "key": "key"}}
+    tiers.apply("keyed", {"external": keyed})
+    why(terminal, "mt/keyed", says="api", then="kubectl ")
+
+
+def test_an_object_that_waits_for_a_finalizer(tiers: Tiers, terminal: Terminal) -> None:
+    tiers.apply("x")
+    tiers.ready("x")
+    hold = json.dumps({"metadata": {"finalizers": ["example.com/hold"]}})
+    tiers.kubectl("patch", "mt", "x", "--type=merge", "-p", hold)
+    tiers.kubectl("delete", "mt", "x", "--wait=false")
+    why(terminal, "mt/x", says="it waits for example.com/hold", then="kubectl get mt/x")
+    tiers.kubectl("patch", "mt", "x", "--type=merge", "-p", json.dumps({"metadata": {"finalizers": None}}))
+
+
+def test_what_a_person_may_not_read_is_said(tiers: Tiers, terminal: Terminal) -> None:
+    """Somebody with rights on our kinds alone still gets what conditions say."""
+    tiers.apply("large", LARGE, scheduling={"nodeSelector": {"zone": "moon"}})
+    tiers.stalled("large", "Unschedulable")
+    tiers.kubectl("create", "serviceaccount", "guest")
+    rights = ("--verb=get,list", "--resource=modeltiers.modeltiers.dev")
+    tiers.kubectl("create", "role", "guest", *rights)
+    tiers.kubectl("create", "rolebinding", "guest", "--role=guest", f"--serviceaccount={tiers.namespace}:guest")
+    config = tiers.cluster.service_account_kubeconfig(tiers.namespace, "guest")
+    guest = Terminal(tiers.cluster, tiers.namespace, terminal.home, config)
+    told = guest("why", "mt/large")
+    assert "no node for it" in told.splitlines()[0]
+    assert "not looked at: Pod: " in told
+    assert "not looked at: Node: " in told
+    stranger = tiers.cluster.service_account_kubeconfig(tiers.namespace, "default")
+    refused = Terminal(tiers.cluster, tiers.namespace, terminal.home, stranger)("why", code=1)
+    assert "cannot list resource" in refused
+
+
+def test_an_empty_namespace(terminal: Terminal) -> None:
+    assert "has no ModelTier, RoutingPolicy or DistillJob" in terminal("why")
+    assert "no ModelTier, RoutingPolicy or DistillJob in namespace" in terminal("status")
