@@ -19,11 +19,6 @@ __all__ = ["failing"]
 # Reason -> how the next command begins. `kubectl modeltiers` is the plugin itself.
 EDIT, POD, LOGS = "kubectl edit mt/", "kubectl describe pod ", "kubectl modeltiers logs mt/"
 SECRETS = "kubectl get secrets"
-    "kubectl edit mt/",
-    "kubectl describe pod ",
-    "kubectl modeltiers logs mt/",
-    "kubectl get secrets",
-)
 NEXT = {
     "SecretNotFound": SECRETS,
     "CrashLoop": LOGS,

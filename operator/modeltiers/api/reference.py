@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from modeltiers import names
@@ -58,6 +59,28 @@ def _page(lines: Iterable[str]) -> str:
     return f"<!-- {HEADER} -->\n\n" + "\n".join(lines).rstrip() + "\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Documented:
+    """A field as the pages say it."""
+
+    path: str
+    type: str
+    bounds: str
+    default: str
+    """A value, `required`, or nothing."""
+    meaning: str
+
+
+def fields(whole: Schema) -> Iterator[Documented]:
+    """Every field with a name of its own; items and values of lists and maps are said with the list or the map."""
+    required = set(_required(whole))
+    for path, node in nodes(whole):
+        if not path or path.endswith(("[]", ".*")):
+            continue
+        default = "required" if path in required else _default(node)
+        yield Documented(path, _type(node), "; ".join(_bounds(node)), default, node.get("description", ""))
+
+
 def _fields(title: str, whole: Schema, below: str) -> Iterator[str]:
     """A table of every field below a path; the path itself is the introduction."""
     yield from (f"## {title}", "")
@@ -65,13 +88,9 @@ def _fields(title: str, whole: Schema, below: str) -> Iterator[str]:
         yield from (whole["properties"][below]["description"], "")
     yield "| field | type | bounds | default | meaning |"
     yield "|---|---|---|---|---|"
-    required = set(_required(whole))
-    for path, node in nodes(whole):
-        # Items and values without a name of their own are said in the row of the list or the map.
-        if not path.startswith(f"{below}." if below else "") or not path or path.endswith(("[]", ".*")):
-            continue
-        default = "required" if path in required else _default(node)
-        yield _row(f"`{path}`", _type(node), "; ".join(_bounds(node)), default, node.get("description", ""))
+    for one in fields(whole):
+        if one.path.startswith(f"{below}." if below else ""):
+            yield _row(f"`{one.path}`", one.type, one.bounds, one.default, one.meaning)
     yield ""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from modeltiers.cli.bundle import make
 from modeltiers.cli.kubectl import Kubectl, reaching
 from modeltiers.cli.objects import PLURAL, Named, ObjectName
 from modeltiers.domain.distill import wishes
@@ -80,17 +81,45 @@ def resume(name: Named, *, dry_run: bool, **where: str) -> None:
 
 
 @click.command()
-@click.argument("name", type=ObjectName(JOB))
+@click.argument("name", type=ObjectName(JOB), required=False)
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this file.")
 @click.option("--store", metavar="PATH", help="The store: a mounted volume, or s3://BUCKET/PREFIX.")
+@click.option(
+    "--bundle",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.tar.gz",
+    help="Write a support bundle of the namespace to this file, redacted; say what is in it.",
+)
+@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="With --bundle: of every namespace.")
+@click.option("--engine-logs", is_flag=True, help="With --bundle: also of engines and stages. They may quote requests.")
 @reaching
-def report(name: Named, html: Path | None, store: str | None, **where: str) -> None:
-    """Say how far a DistillJob is, what it found, and what to do next.
+def report(
+    name: Named | None,
+    html: Path | None,
+    store: str | None,
+    bundle: Path | None,
+    *,
+    everywhere: bool,
+    engine_logs: bool,
+    **where: str,
+) -> None:
+    """Say how far a DistillJob is, what it found, and what to do next; or write a support bundle.
 
     With --html and --store it also fetches the report that the gate or the package left in the store.
+
+    The bundle has resources, children, events, findings, logs of operator and routers, states of routers and versions.
+    Secrets are not read; values of environment variables, data of ConfigMaps, texts for models and keys are redacted.
     """
     if (html is None) != (store is None):
         raise click.UsageError("--html FILE and --store PATH go together: the report lies in the store")
+    if bundle is not None:
+        if name is not None or html is not None:
+            raise click.UsageError("--bundle is about a namespace: name no DistillJob")
+        made = make(Kubectl(**where), bundle, everywhere=everywhere, engines=engine_logs)
+        click.echo(f"{made.index()}\nwritten to {bundle}: read it before you send it")
+        return
+    if name is None:
+        raise click.UsageError("name a DistillJob (dj/NAME), or write a support bundle with --bundle FILE.tar.gz")
     job = Kubectl(**where).get(PLURAL[JOB], name.name)
     if html is None or store is None:
         click.echo(overview(job))

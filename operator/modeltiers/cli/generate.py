@@ -36,7 +36,10 @@ def crds() -> dict[Path, str]:
 
 
 def reference_pages() -> dict[Path, str]:
-    """A reference page for each resource, for the reasons in conditions, the settings, the table and the metrics."""
+    """A reference page for each resource, reasons in conditions, the settings, the table, metrics and commands."""
+    # Late: it looks at every command, this one too.
+    from modeltiers.cli.cli_page import cli_page
+
     # Late: the metrics are the operator's and the router's, whose packages a user of the command line may lack.
     from modeltiers.cli.metrics_page import metrics_page
 
@@ -53,6 +56,7 @@ def reference_pages() -> dict[Path, str]:
         "table.md": table_page(),
         "routing.md": routing_page(),
         "metrics.md": metrics_page(),
+        "cli.md": cli_page(),
     }
     return pages | {folder / name: text for name, text in more.items()}
 

@@ -20,6 +20,8 @@ from modeltiers import names
 
 _LONGEST: Final = 60.0
 """Seconds for one answer; a login in a browser takes a while."""
+_COMPLETION: Final = 3.0
+"""Seconds that a person waits for names at most."""
 _NOISE: Final = re.compile(r"^[EWI]\d{4} ")  # kubectl's own log lines
 F = TypeVar("F", bound=Callable[..., Any])
 Body = dict[str, Any]
@@ -126,7 +128,11 @@ _FAULTS: Final[tuple[tuple[re.Pattern[str], type[Fault], str], ...]] = (
         "kubectl knows of no cluster: set KUBECONFIG, or give --kubeconfig or --context",
     ),
     (
-        re.compile(r"was refused|no such host|i/o timeout|no route to host|TLS handshake timeout|deadline exceeded"),
+        # What the server says of its own ways, to a kubelet for one, is not about ours.
+        re.compile(
+            r"\A(?!Error from server:)[\s\S]*(was refused|no such host|i/o timeout|no route to host"
+            r"|TLS handshake timeout|deadline exceeded)"
+        ),
         Fault,
         "{said}\nthe API server is not reached: is the cluster up, and is it the right --context?",
     ),
@@ -155,9 +161,29 @@ def fault(said: str, code: int) -> Fault:
 def reaching(command: F) -> F:
     """Give a command the options that say where, as fields of `Kubectl`."""
     for option in (
-        click.option("--kubeconfig", default="", help="As kubectl's."),
-        click.option("--context", default="", help="As kubectl's."),
-        click.option("-n", "--namespace", default="", help="As kubectl's."),
+        click.option("--kubeconfig", default="", metavar="FILE", help="As kubectl's.", type=click.Path()),
+        click.option("--context", default="", help="As kubectl's.", shell_complete=_contexts),
+        click.option("-n", "--namespace", default="", help="As kubectl's.", shell_complete=_namespaces),
     ):
         command = option(command)
     return command
+
+
+def proposals(ctx: click.Context, *args: str) -> list[str]:
+    """What `kubectl ... --output=name` lists, for completion; a cluster that does not answer completes nothing."""
+    given = {key: str(ctx.params.get(key) or "") for key in Kubectl.__slots__}
+    asked = Kubectl(**given).command(*args)
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=_COMPLETION)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.rpartition("/")[2] for line in done.stdout.split()]
+
+
+def _namespaces(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    found = proposals(ctx, "get", "namespaces", "--output=name", f"--request-timeout={_COMPLETION:.0f}s")
+    return [one for one in found if one.startswith(incomplete)]
+
+
+def _contexts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - likewise
+    return [one for one in proposals(ctx, "config", "get-contexts", "--output=name") if one.startswith(incomplete)]

@@ -11,11 +11,16 @@ from typing import Final
 
 import click
 
+from modeltiers.cli.kubectl import reaching
+
 COMMANDS: Final[Mapping[str, str]] = {
     "approve": "modeltiers.cli.distill:approve",
+    "completion": "modeltiers.cli.completion:completion",
+    "docs": "modeltiers.cli.docs:docs",
     "generate": "modeltiers.cli.generate:generate",
     "images": "modeltiers.cli.images:images",
     "lint": "modeltiers.cli.lint:lint",
+    "logs": "modeltiers.cli.logs:logs",
     "plan": "modeltiers.cli.plan:plan",
     "report": "modeltiers.cli.distill:report",
     "resume": "modeltiers.cli.distill:resume",
@@ -47,8 +52,13 @@ class Lazy(click.Group):
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="modeltiers")
-def main() -> None:
+@reaching
+@click.pass_context
+def main(ctx: click.Context, /, **where: str) -> None:
     """Model tiers on Kubernetes: the right request to the right model, with proof that quality holds."""
+    # `kubectl modeltiers -n shop why` is as good as `kubectl modeltiers why -n shop`.
+    given = {key: value for key, value in where.items() if value}
+    ctx.default_map = dict.fromkeys(COMMANDS, given)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from modeltiers import names
-from modeltiers.cli.kubectl import Kubectl
+from modeltiers.cli.kubectl import proposals
 from modeltiers.domain.why.snapshot import JOB, POLICY, SHORT, TIER
 
 PLURAL: Final[Mapping[str, str]] = {
@@ -21,8 +20,6 @@ PLURAL: Final[Mapping[str, str]] = {
     JOB: f"distilljobs.{names.GROUP}",
 }
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-_COMPLETION: Final = 3.0
-"""Seconds that a person waits for names at most."""
 
 
 def kind_of(word: str) -> str | None:
@@ -78,10 +75,4 @@ class ObjectName(click.ParamType[Named]):
 
 def there(ctx: click.Context, kind: str) -> list[str]:
     """Names of the objects of a kind, for completion."""
-    where = {key: str(ctx.params.get(key) or "") for key in ("namespace", "context", "kubeconfig")}
-    asked = Kubectl(**where).command("get", PLURAL[kind], "--output=name", f"--request-timeout={_COMPLETION:.0f}s")
-    try:
-        done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=_COMPLETION)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [line.rpartition("/")[2] for line in done.stdout.split()]
+    return proposals(ctx, "get", PLURAL[kind], "--output=name", "--request-timeout=3s")

@@ -40,7 +40,7 @@ def why(what: Named | None, output: str, **where: str) -> None:
     kubectl = Kubectl(**where)
     snapshot = gather.everything(kubectl)
     if what and snapshot.get(what.kind, what.name) is None:
-        raise click.ClickException(_nobody(snapshot, what))
+        raise click.ClickException(nobody(snapshot, what))
     found = [one for one in [explain(snapshot, what.kind, what.name)] if one] if what else findings(snapshot)
     found = [replace(one, next=kubectl.like(one.next)) for one in found]
     if output == "text":
@@ -90,7 +90,8 @@ def _all_well(snapshot: Snapshot, what: Named | None) -> str:
     return f"namespace {snapshot.namespace}: nothing is wrong ({told})"
 
 
-def _nobody(snapshot: Snapshot, what: Named) -> str:
+def nobody(snapshot: Snapshot, what: Named) -> str:
+    """There is no such object, and which there are."""
     if what.kind in snapshot.unseen:
         return f"{what.kind} {what.name}: {snapshot.unseen[what.kind]}"
     said = f"there is no {what.kind} {what.name} in namespace {snapshot.namespace}"

@@ -304,7 +304,8 @@ NEXT: Final[Mapping[str, Command]] = dict(
         *_words(wait, "Creating Applying Bridging Terminating CanaryRunning SettlingRunning NotKnownYet NotSized"),
         *_words(
             ours,
-            "DoubtsFound InProgress NotStarted Stopped NewerAvailable NotCompiled NotLinted RouteLeftAlone NothingToExport",
+            "DoubtsFound NewerAvailable NotCompiled NotLinted RouteLeftAlone NothingToExport InProgress NotStarted"
+            " Stopped",
         ),
     ]
 )
