@@ -6,11 +6,20 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from e2e.cluster import Cluster
+
+ROOT = Path(__file__).parents[2]
+
+
+def project_scripts() -> dict[str, str]:
+    """The console scripts that the project installs."""
+    found: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    return found
 
 
 @dataclass(frozen=True)
@@ -34,16 +43,22 @@ class Terminal:
     @property
     def path(self) -> str:
         """PATH with the cluster's kubectl, and the command as kubectl's plugin."""
-        plugin = self.home / "bin/kubectl-modeltiers"
-        if not plugin.exists():
-            plugin.parent.mkdir(parents=True, exist_ok=True)
-            source = Path(__file__).parents[2] / "operator"
-            plugin.write_text(
-                f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(source)!r})\n"
-                "from modeltiers.cli.main import main\nmain()\n"
-            )
-            plugin.chmod(0o755)
-        return f"{plugin.parent}:{self.cluster.as_admin.program.parent}:{os.environ['PATH']}"
+        return f"{self.plugins()}:{self.cluster.as_admin.program.parent}:{os.environ['PATH']}"
+
+    def plugins(self) -> Path:
+        """A folder with the programs that an installation puts on the PATH."""
+        folder = self.home / "bin"
+        for name, target in project_scripts().items():
+            module, _, attribute = target.partition(":")
+            program = folder / name
+            if not program.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                program.write_text(
+                    f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT / 'operator')!r})\n"
+                    f"from {module} import {attribute}\n{attribute}()\n"
+                )
+                program.chmod(0o755)
+        return folder
 
     def __call__(self, *args: str, code: int = 0, where: bool = True) -> str:
         """Run the command; returns what it says on both streams."""

@@ -9,7 +9,7 @@ from modeltiers.domain import conditions
 from modeltiers.domain.distill.overview import next_commands
 from modeltiers.domain.distill.reasons import AWAITING_APPROVAL, COMPLETE
 from modeltiers.domain.why.commands import Target, next_command, retry
-from modeltiers.domain.why.findings import Finding, Level, Link, first_sentence
+from modeltiers.domain.why.findings import ABSENT, Finding, Level, Link, first_sentence
 from modeltiers.domain.why.meanings import way_out
 from modeltiers.domain.why.places import no_volume
 from modeltiers.domain.why.pods import target, way_down
@@ -100,7 +100,7 @@ def _of_tiers(snapshot: Snapshot, body: Body, one: Body) -> Finding | None:
         link = _link(snapshot, body, one)
         if snapshot.seen(TIER) and snapshot.get(TIER, name) is None:
             own = _said(snapshot, body, one, Level.BROKEN)
-            gone = Link(TIER, name, "does not exist")
+            gone = Link(TIER, name, ABSENT)
             return Finding(own.level, (link, gone), "TierNotFound", own.says, own.next, own.remedy)
         if found := of_tier(snapshot, name):
             return found.below(link)

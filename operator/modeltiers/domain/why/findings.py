@@ -101,6 +101,10 @@ def plain(line: str) -> str:
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line)
 
 
+ABSENT: Final = "does not exist"
+"""What a link to an object says that is not there."""
+
+
 def headline(finding: Finding) -> str:
     """A finding in one line."""
     about = finding.about
@@ -110,7 +114,7 @@ def headline(finding: Finding) -> str:
         says = f"{finding.reason}: {says.partition(': “')[0]}"
     says = short(says, 2 * LINE)
     ours = [link for link in finding.links[1:] if link.kind in SHORT]
-    if ours:
+    if ours and ours[-1].says != ABSENT:
         says = f"because of {ours[-1].named}"
     return plain(f"{about.named}: {says}" if about.name else says)
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from modeltiers.domain.capacity import requested
 from modeltiers.domain.views import NodeView
-from modeltiers.domain.why.findings import Link, short
+from modeltiers.domain.why.findings import ABSENT, Link, short
 from modeltiers.domain.why.snapshot import Body, Snapshot, dig, labels_of, maps, name_of, text
 
 _MOST: Final = 3  # names that are worth telling
@@ -154,7 +154,7 @@ def no_volume(snapshot: Snapshot, claims: Iterable[str]) -> Link | None:
             return None
         body = snapshot.get("PersistentVolumeClaim", name)
         if body is None:
-            return Link("PersistentVolumeClaim", name, "does not exist")
+            return Link("PersistentVolumeClaim", name, ABSENT)
         phase = text(body, "status", "phase")
         if phase != "Bound":
             return Link("PersistentVolumeClaim", name, f"{phase or 'Pending'}: {_unbound(snapshot, body)}")

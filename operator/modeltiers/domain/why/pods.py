@@ -16,7 +16,7 @@ from modeltiers.domain.engine_messages import quote
 from modeltiers.domain.facts import Cause, Scene, Severity, TierFacts, find
 from modeltiers.domain.views import ContainerView, DeploymentView, PodView
 from modeltiers.domain.why.commands import Target
-from modeltiers.domain.why.findings import Link, first_sentence, short
+from modeltiers.domain.why.findings import ABSENT, Link, first_sentence, short
 from modeltiers.domain.why.places import no_node, no_volume
 from modeltiers.domain.why.snapshot import Body, Snapshot, ago, claims_of, maps, name_of, number, text, when
 
@@ -133,7 +133,7 @@ def _below(snapshot: Snapshot, pod: Body, way: Way) -> Way:
     if way.reason in ("VolumeClaimNotFound", "VolumeClaimNotBound", "Unschedulable") and (
         claim := no_volume(snapshot, claims_of(pod))
     ):
-        missing = claim.says == "does not exist"
+        missing = claim.says == ABSENT
         reason = "VolumeClaimNotFound" if missing else "VolumeClaimNotBound"
         says = f"pod {way.pod} waits for {claim.kind} {claim.name}, which {'' if missing else 'is '}{claim.says}"
         return replace(way, links=(*way.links, claim), says=says, reason=reason, claim=claim.name)

@@ -7,7 +7,7 @@ from typing import Final
 from modeltiers import names
 from modeltiers.domain import conditions, policy_reasons
 from modeltiers.domain.why.commands import Target, next_command
-from modeltiers.domain.why.findings import Finding, Level, Link, first_sentence
+from modeltiers.domain.why.findings import ABSENT, Finding, Level, Link, first_sentence
 from modeltiers.domain.why.meanings import way_out
 from modeltiers.domain.why.pods import target, way_down
 from modeltiers.domain.why.silence import of_silence
@@ -101,7 +101,7 @@ def _of_tiers(snapshot: Snapshot, body: Body, one: Body) -> Finding | None:
             there = ", ".join(name_of(tier) for tier in snapshot.all(TIER)) or "none"
             says = f"there is no ModelTier {missing[0]} in namespace {snapshot.namespace}; there are: {there}"
             remedy = "create it, or take it off spec.tiers"
-            gone = Link(TIER, missing[0], "does not exist")
+            gone = Link(TIER, missing[0], ABSENT)
             at = Target(POLICY, snapshot.namespace, name_of(body))
             return Finding(Level.BROKEN, (link, gone), "TierNotFound", says, next_command("TierNotFound", at), remedy)
         return None
