@@ -13,6 +13,8 @@ from typing import Any
 
 from e2e.cluster import Cluster
 
+PATIENCE = 240
+"""Seconds for one command: each starts Python and several kubectl, and the machine may be busy."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -38,7 +40,7 @@ class Terminal:
         options = ["--kubeconfig", config, "-n", self.namespace] if where else []
         command = [sys.executable, "-m", "modeltiers.cli.main", *args, *options]
         env = {**os.environ, "PATH": self.path, "HOME": str(self.home), **self.env}
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=60, **more)
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=PATIENCE, **more)
 
     @property
     def path(self) -> str:
@@ -82,6 +84,8 @@ class Terminal:
             "EDITOR": "true",
             "KUBECONFIG": str(self.kubeconfig or self.cluster.kubeconfig),
         }
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=env, timeout=60)
+        done = subprocess.run(
+            ["bash", "-c", command], capture_output=True, text=True, check=False, env=env, timeout=PATIENCE
+        )
         assert done.returncode == code, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout + done.stderr

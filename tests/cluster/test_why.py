@@ -55,7 +55,7 @@ def why(terminal: Terminal, what: str, *, says: str, then: str, code: int = 0) -
         lines[:] = terminal("why", what).splitlines() if what else terminal("why").splitlines()
         return says in lines[0]
 
-    until(told, lambda: f"{says!r}; there is\n" + "\n".join(lines), timeout=40)
+    until(told, lambda: f"{says!r}; there is\n" + "\n".join(lines), timeout=120)
     command = lines[1].removeprefix("next: ")
     plain = command.replace(f"kubectl --kubeconfig={terminal.cluster.kubeconfig} ", "kubectl ")
     assert plain.startswith(then), command
@@ -74,7 +74,7 @@ def test_eighteen_replayed_failures_at_once(tiers: Tiers, failing: Cluster, term
         found.update({one["name"]: one for one in terminal.data("why")["findings"]})
         return all(found.get(case, {}).get("reason") == reason for case, (reason, _) in REPLAYS.items())
 
-    until(told, lambda: json.dumps(found, indent=1), timeout=60)
+    until(told, lambda: json.dumps(found, indent=1), timeout=180)
     for case, (reason, word) in REPLAYS.items():
         one = found[case]
         whole = f"{one['cause']} {one['remedy']}".lower()
@@ -109,6 +109,10 @@ def test_a_tier_without_a_node_and_the_policy_over_it(tiers: Tiers, terminal: Te
     assert "  RoutingPolicy support: because of ModelTier large" in alone
     assert "RoutingPolicy support: because of ModelTier large" in terminal("status")
     assert "nothing is wrong" in terminal("why", "mt/small")
+    everywhere = terminal.data("why", "-A")["namespaces"]
+    mine = next(one for one in everywhere if one["namespace"] == tiers.namespace)
+    assert mine["findings"][0]["name"] == "large"
+    assert f"namespace {tiers.namespace}" in terminal("status", "-A", "-o", "wide")
     assert "there is mt/large" in terminal("why", "mt/larg", code=1)
 
 

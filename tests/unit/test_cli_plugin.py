@@ -10,6 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from modeltiers.cli import show
 from modeltiers.cli.cli_page import cli_page
 from modeltiers.cli.completion import completions
 from modeltiers.cli.kubectl import Fault, Forbidden, Kubectl, NotFound, NotInstalled, fault
@@ -170,7 +171,27 @@ def test_the_reference_page_has_every_command() -> None:
     assert "not one.hidden" not in page
 
 
-def test_colours_are_for_terminals() -> None:
+@pytest.mark.parametrize(
+    ("terminal", "env", "coloured"),
+    [(True, {}, True), (False, {}, False), (True, {"NO_COLOR": "1"}, False), (True, {"TERM": "dumb"}, False)],
+)
+def test_colours_are_for_terminals(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    terminal: bool,
+    env: dict[str, str],
+    coloured: bool,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for key, value in env.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    show.line("broken", fg="red")
+    assert ("\x1b[31m" in capsys.readouterr().out) is coloured
+
+
+def test_a_pipe_has_no_colours() -> None:
     """Through a pipe nothing is coloured, whatever the terminal can do."""
     done = subprocess.run(
         [sys.executable, "-m", "modeltiers.cli.main", "docs", "Unschedulable"],

@@ -27,27 +27,53 @@ not read. Secrets are never read.
 Examples:
   kubectl modeltiers why
   kubectl modeltiers why rp/support -n shop
+  kubectl modeltiers why -A
   kubectl modeltiers why mt/large -o json
 """
 
 
 @click.command(help=_HELP)
 @click.argument("what", type=ObjectName(TIER, POLICY, JOB), required=False)
+@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="The worst of every namespace where one is.")
 @show.output("text", "json", "yaml")
 @reaching
-def why(what: Named | None, output: str, **where: str) -> None:
+def why(what: Named | None, output: str, *, everywhere: bool, **where: str) -> None:
     """Explain."""
     kubectl = Kubectl(**where)
+    if what and everywhere:
+        raise click.UsageError("an object is of one namespace: name it with -n, or leave -A out")
+    looked = [_look(kubectl, what)] if not everywhere else list(_everywhere(kubectl))
+    if output != "text":
+        said = [_said(snapshot, found) for snapshot, found in looked]
+        show.data({"namespaces": said} if everywhere else said[0], output)
+        return
+    if not looked:
+        show.line("nothing is wrong in any namespace", fg="green")
+    for number, (snapshot, found) in enumerate(looked):
+        if number:
+            click.echo()
+        _tell(snapshot, what, found)
+
+
+def _look(kubectl: Kubectl, what: Named | None) -> tuple[Snapshot, list[Finding]]:
+    """What is wrong with an object, or with everything in the namespace."""
     snapshot = gather.everything(kubectl)
     if what and snapshot.get(what.kind, what.name) is None:
         raise click.ClickException(nobody(snapshot, what))
     found = [one for one in [explain(snapshot, what.kind, what.name)] if one] if what else findings(snapshot)
-    found = [replace(one, next=kubectl.like(one.next)) for one in found]
-    if output == "text":
-        _tell(snapshot, what, found)
-        return
-    said = {"namespace": snapshot.namespace, "findings": [as_data(one) for one in found]}
-    show.data({**said, "unseen": dict(snapshot.unseen)}, output)
+    return snapshot, [replace(one, next=kubectl.like(one.next)) for one in found]
+
+
+def _everywhere(kubectl: Kubectl) -> Iterator[tuple[Snapshot, list[Finding]]]:
+    """Those namespaces alone are looked at closely whose own conditions say that something is wrong."""
+    for space, glance in gather.ladders(kubectl, everywhere=True).items():
+        if findings(glance):
+            yield _look(replace(kubectl, namespace=space), None)
+
+
+def _said(snapshot: Snapshot, found: list[Finding]) -> dict[str, Any]:
+    told = [as_data(one) for one in found]
+    return {"namespace": snapshot.namespace, "findings": told, "unseen": dict(snapshot.unseen)}
 
 
 def as_data(finding: Finding) -> dict[str, Any]:
