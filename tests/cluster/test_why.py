@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from e2e.cluster import Cluster
+from modeltiers.domain.distill.stages import Stage
 from tests.cluster import policies
 from tests.cluster.kit import LARGE, SPEC, Tiers, until
 from tests.cluster.terminal import Terminal
+from tests.cluster.test_distilljob import prepared
 from tests.cluster.test_failures import REPLAYS, TAINT, failing
 
 __all__ = ["failing"]
@@ -19,6 +21,7 @@ __all__ = ["failing"]
 # Reason -> how the next command begins. `kubectl modeltiers` is the plugin itself.
 EDIT, POD, LOGS = "kubectl edit mt/", "kubectl describe pod ", "kubectl modeltiers logs mt/"
 SECRETS = "kubectl get secrets"
+EVICTED = "evicted-ephemeral-storage"
 NEXT = {
     "SecretNotFound": SECRETS,
     "CrashLoop": LOGS,
@@ -63,19 +66,20 @@ def why(terminal: Terminal, what: str, *, says: str, then: str, code: int = 0) -
     return "\n".join(lines)
 
 
-def test_eighteen_replayed_failures_at_once(tiers: Tiers, failing: Cluster, terminal: Terminal) -> None:
+def test_seventeen_replayed_failures_at_once(tiers: Tiers, failing: Cluster, terminal: Terminal) -> None:
     """Every pod ends as a failure was recorded; one look tells them all apart."""
     tolerations = [{"key": TAINT, "operator": "Exists"}]
-    for case in REPLAYS:
+    cases = {case: told for case, told in REPLAYS.items() if case != EVICTED}
+    for case in cases:
         tiers.apply(case, scheduling={"nodeSelector": {"example.com/case": case}, "tolerations": tolerations})
     found: dict[str, Any] = {}
 
     def told() -> bool:
         found.update({one["name"]: one for one in terminal.data("why")["findings"]})
-        return all(found.get(case, {}).get("reason") == reason for case, (reason, _) in REPLAYS.items())
+        return all(found.get(case, {}).get("reason") == reason for case, (reason, _) in cases.items())
 
     until(told, lambda: json.dumps(found, indent=1), timeout=180)
-    for case, (reason, word) in REPLAYS.items():
+    for case, (reason, word) in cases.items():
         one = found[case]
         whole = f"{one['cause']} {one['remedy']}".lower()
         assert word.lower() in whole, (case, whole)
@@ -86,10 +90,21 @@ def test_eighteen_replayed_failures_at_once(tiers: Tiers, failing: Cluster, term
     told_first = terminal("why").splitlines()
     assert told_first[0].startswith("ModelTier ")
     assert told_first[1].startswith("next: kubectl")
-    assert sum(line.startswith("  ModelTier ") for line in told_first) >= len(REPLAYS) - 1
+    assert sum(line.startswith("  ModelTier ") for line in told_first) >= len(cases) - 1
     shown = terminal("status").splitlines()
     assert shown[0].startswith(("broken", "on the way"))
-    assert all(any(line.startswith(f"{case} ") for line in shown) for case in REPLAYS)
+    assert all(any(line.startswith(f"{case} ") for line in shown) for case in cases)
+
+
+def test_pods_that_are_evicted_one_after_the_other(tiers: Tiers, failing: Cluster, terminal: Terminal) -> None:
+    """By itself and not for long: each that is evicted is replaced at once, and there would be hundreds."""
+    tolerations = [{"key": TAINT, "operator": "Exists"}]
+    tiers.apply("x", scheduling={"nodeSelector": {"example.com/case": EVICTED}, "tolerations": tolerations})
+    tiers.reasoned("x", "Ready", "False", "EphemeralStorageEvicted", timeout=60)
+    told = terminal.data("why", "mt/x")["findings"][0]
+    assert told["reason"] == "EphemeralStorageEvicted"
+    assert "spec.serving.cache" in told["remedy"]
+    tiers.kubectl("delete", "mt", "x")
 
 
 def test_a_tier_without_a_node_and_the_policy_over_it(tiers: Tiers, terminal: Terminal) -> None:
@@ -239,3 +254,29 @@ def test_what_a_person_may_not_read_is_said(tiers: Tiers, terminal: Terminal) ->
 def test_an_empty_namespace(terminal: Terminal) -> None:
     assert "has no ModelTier, RoutingPolicy or DistillJob" in terminal("why")
     assert "no ModelTier, RoutingPolicy or DistillJob in namespace" in terminal("status")
+
+
+def test_a_distillation_from_one_hindrance_to_the_next(tiers: Tiers, terminal: Terminal) -> None:
+    distill = prepared(tiers)
+    distill.apply(store={"claimName": "later"})
+    told = why(terminal, "dj/arithmetic", says="later", then="kubectl get pvc")
+    assert "PersistentVolumeClaim later" in told
+    tiers.kubectl("delete", "dj", "arithmetic")
+    distill.apply(teacher={"tierRef": {"name": "nobody"}})
+    why(terminal, "dj/arithmetic", says="ModelTier nobody", then="kubectl get mt")
+    tiers.kubectl("delete", "dj", "arithmetic")
+    distill.apply()
+    why(
+        terminal,
+        "dj/arithmetic",
+        says="has no node: no node has the label example.com/nowhere=yes",
+        then="kubectl get nodes",
+    )
+    distill.end(Stage.SNAPSHOT, {"outcome": "BadData", "message": "line 3 is not JSON", "field": "spec.data"}, code=78)
+    told = why(terminal, "dj/arithmetic", says="line 3 is not JSON", then="kubectl modeltiers report dj/arithmetic")
+    assert "kubectl modeltiers retry dj/arithmetic" in told
+    assert "BadData" in terminal("status")
+    terminal("retry", "dj/arithmetic")
+    terminal("suspend", "dj/arithmetic")
+    why(terminal, "dj/arithmetic", says="suspend", then="kubectl modeltiers resume dj/arithmetic")
+    distill.until("Reconciling", "True", "StageStarting", timeout=60)
