@@ -297,9 +297,9 @@ NEXT: Final[Mapping[str, Command]] = dict(
         *_words(resume, "Suspended"),
         *_words(
             overview,
-            "StageFailed BadData InvalidPlan StoreChanged Contaminated TeacherChanged ModelUnknown TeacherMoved"
-            " CertificateUntrusted NothingAnswered LedgerDamaged PriceUnknown WrongModel EngineRefuses Inconclusive"
-            " Rejected RolledBack ApprovalWanted",
+            "StageFailed BadData ScrubberFault InvalidPlan StoreChanged Contaminated TeacherChanged"
+            " ModelUnknown TeacherMoved CertificateUntrusted NothingAnswered LedgerDamaged PriceUnknown"
+            " WrongModel EngineRefuses Inconclusive Rejected RolledBack ApprovalWanted",
         ),
         *_words(wait, "Creating Applying Bridging Terminating CanaryRunning SettlingRunning NotKnownYet NotSized"),
         *_words(
