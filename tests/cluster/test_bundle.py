@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ def terminal(tiers: Tiers, tmp_path: Path) -> Terminal:
 def planted(tiers: Tiers) -> None:
     """Tiers, a policy, a job and what lies beside them, with the canary wherever it may be."""
     env = [
-        {"name": "PLAIN", "value": CANARY},
-        {"name": "KEPT", "secretKeyRef": {"name": "hidden", "key": "key"}},
+        {"name": "HF_PLAIN", "value": CANARY},
+        {"name": "HF_KEPT", "secretKeyRef": {"name": "hidden", "key": "key"}},
     ]
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hidden"}, "stringData": {"key": CANARY}}
     settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rows"}, "data": {"rows.jsonl": CANARY}}
@@ -34,15 +35,14 @@ def planted(tiers: Tiers) -> None:
     tiers.create(settings)
     tiers.apply("small", serving={"env": env})
     tiers.apply("large", LARGE)
-    tiers.ready("small")
-    tiers.ready("large")
+    tiers.ready("small", timeout=60)
+    tiers.ready("large", timeout=60)
     tiers.kubectl("annotate", "mt", "small", f"example.com/note={CANARY}")
     rule = {"name": "odd", "when": {"keywords": [CANARY]}, "floor": "large"}
     policies.apply(tiers, classify=[rule])
-    asked = {"tierRef": {"name": "large"}, "generate": {}}
-    data = {**DISTILL["data"], "generate": {"system": f"You are {CANARY}."}}
+    asked = {"system": f"You are {CANARY}."}
     body = {"apiVersion": "modeltiers.dev/v1alpha1", "kind": "DistillJob", "metadata": {"name": "arithmetic"}}
-    tiers.create({**body, "spec": {**DISTILL, "data": data, "teacher": {"tierRef": asked["tierRef"]}}})
+    tiers.create({**body, "spec": {**DISTILL, "generation": asked}})
 
 
 def test_no_canary_is_in_the_bundle(tiers: Tiers, terminal: Terminal) -> None:
@@ -84,7 +84,7 @@ def test_kubectl_completes_names_from_the_cluster(tiers: Tiers, terminal: Termin
 
 def test_logs_of_what_has_none(tiers: Tiers, terminal: Terminal) -> None:
     tiers.apply("large", LARGE, scheduling={"nodeSelector": {"zone": "moon"}})
-    tiers.stalled("large", "Unschedulable")
+    tiers.stalled("large", "Unschedulable", timeout=60)
     told = terminal("logs", "mt/large", code=1)
     assert "container engine: the pod has no node yet" in told
     assert "has the label zone=moon" in told
@@ -94,7 +94,9 @@ def test_logs_of_what_has_none(tiers: Tiers, terminal: Terminal) -> None:
 
 def test_a_cluster_that_is_not_there_or_does_not_know_us(terminal: Terminal) -> None:
     missing = terminal.home / "nothing.yaml"
-    assert "set KUBECONFIG" in terminal("status", "--kubeconfig", str(missing), where=False, code=1)
+    assert "give another --kubeconfig" in terminal("status", "--kubeconfig", str(missing), where=False, code=1)
+    lost = replace(terminal, env={"KUBECONFIG": str(missing)})
+    assert "set KUBECONFIG" in lost("status", where=False, code=1)
     config = json.loads(terminal.shell("kubectl config view --raw -o json"))
     config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
     gone = terminal.home / "gone.json"

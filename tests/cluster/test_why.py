@@ -110,7 +110,7 @@ def test_pods_that_are_evicted_one_after_the_other(tiers: Tiers, failing: Cluste
 def test_a_tier_without_a_node_and_the_policy_over_it(tiers: Tiers, terminal: Terminal) -> None:
     tiers.apply("small")
     tiers.apply("large", LARGE, scheduling={"nodeSelector": {"zone": "moon"}})
-    tiers.ready("small")
+    tiers.ready("small", timeout=60)
     policies.apply(tiers)
     told = why(
         terminal, "rp/support", says="has the label zone=moon", then="kubectl get nodes -L nvidia.com/gpu.product,zone"
@@ -194,7 +194,7 @@ def test_a_claim_that_is_missing_and_one_that_waits_for_a_class(tiers: Tiers, te
 
 def test_a_policy_over_a_tier_that_is_not_there(tiers: Tiers, terminal: Terminal) -> None:
     tiers.apply("small")
-    tiers.ready("small")
+    tiers.ready("small", timeout=60)
     policies.apply(tiers)
     why(terminal, "rp/support", says="there is no ModelTier large", then="kubectl get mt -n")
 
@@ -213,18 +213,17 @@ def test_a_name_that_belongs_to_somebody_else(tiers: Tiers, terminal: Terminal) 
     why(terminal, "mt/x", says="the name is taken", then="kubectl get service x")
 
 
-def test_an_external_tier_without_its_secret_and_with_a_host_nobody_allowed(tiers: Tiers, terminal: Terminal) -> None:
+def test_an_external_api_that_nobody_allowed_and_one_that_does_not_answer(tiers: Tiers, terminal: Terminal) -> None:
     external = {"baseUrl": "https://api.example.org/v1", "model": "m"}
     tiers.apply("frontier", {"external": external})
     why(terminal, "mt/frontier", says="externalHosts", then="kubectl get configmap modeltiers-settings", code=1)
-    keyed = {"baseUrl": "https://localhost:1/v1", "model": "m", "apiKeySecretRef": {"name": "api", "key": "key"}}
-    tiers.apply("keyed", {"external": keyed})
-    why(terminal, "mt/keyed", says="api", then="kubectl ")
+    tiers.apply("gone", {"external": {"baseUrl": "https://localhost:1/v1", "model": "m"}})
+    why(terminal, "mt/gone", says="https://localhost:1/v1", then="kubectl edit mt/gone")
 
 
 def test_an_object_that_waits_for_a_finalizer(tiers: Tiers, terminal: Terminal) -> None:
     tiers.apply("x")
-    tiers.ready("x")
+    tiers.ready("x", timeout=60)
     hold = json.dumps({"metadata": {"finalizers": ["example.com/hold"]}})
     tiers.kubectl("patch", "mt", "x", "--type=merge", "-p", hold)
     tiers.kubectl("delete", "mt", "x", "--wait=false")
@@ -235,7 +234,7 @@ def test_an_object_that_waits_for_a_finalizer(tiers: Tiers, terminal: Terminal) 
 def test_what_a_person_may_not_read_is_said(tiers: Tiers, terminal: Terminal) -> None:
     """Somebody with rights on our kinds alone still gets what conditions say."""
     tiers.apply("large", LARGE, scheduling={"nodeSelector": {"zone": "moon"}})
-    tiers.stalled("large", "Unschedulable")
+    tiers.stalled("large", "Unschedulable", timeout=60)
     tiers.kubectl("create", "serviceaccount", "guest")
     rights = ("--verb=get,list", "--resource=modeltiers.modeltiers.dev")
     tiers.kubectl("create", "role", "guest", *rights)
@@ -262,9 +261,6 @@ def test_a_distillation_from_one_hindrance_to_the_next(tiers: Tiers, terminal: T
     told = why(terminal, "dj/arithmetic", says="later", then="kubectl get pvc")
     assert "PersistentVolumeClaim later" in told
     tiers.kubectl("delete", "dj", "arithmetic")
-    distill.apply(teacher={"tierRef": {"name": "nobody"}})
-    why(terminal, "dj/arithmetic", says="ModelTier nobody", then="kubectl get mt")
-    tiers.kubectl("delete", "dj", "arithmetic")
     distill.apply()
     why(
         terminal,
@@ -278,5 +274,5 @@ def test_a_distillation_from_one_hindrance_to_the_next(tiers: Tiers, terminal: T
     assert "BadData" in terminal("status")
     terminal("retry", "dj/arithmetic")
     terminal("suspend", "dj/arithmetic")
-    why(terminal, "dj/arithmetic", says="suspend", then="kubectl modeltiers resume dj/arithmetic")
+    why(terminal, "dj/arithmetic", says="uspend", then="kubectl modeltiers resume dj/arithmetic")
     distill.until("Reconciling", "True", "StageStarting", timeout=60)

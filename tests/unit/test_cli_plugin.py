@@ -41,6 +41,7 @@ def run(*args: str, code: int = 0) -> str:
         ("error: You must be logged in to the server (Unauthorized)", Fault, "log in again"),
         ("Unable to connect to the server: x509: certificate signed by unknown authority", Fault, "certificate"),
         ("Error in configuration: context was not found for specified context: x", Fault, "get-contexts"),
+        ("error: stat /x/config: no such file or directory", Fault, "another --kubeconfig"),
         ("something new", Fault, "something new"),
         ("", Fault, "ended with 3"),
     ],

@@ -122,6 +122,7 @@ _FAULTS: Final[tuple[tuple[re.Pattern[str], type[Fault], str], ...]] = (
     (re.compile(r"doesn't have a resource type|no matches for kind"), NotInstalled, _MISSING),
     (re.compile(r"\(NotFound\)"), NotFound, "{said}"),
     (re.compile(r"\(Forbidden\)"), Forbidden, "{said}\nask whoever runs the cluster for that right"),
+    (re.compile(r"stat .{1,1024}: no such file"), Fault, "{said}\ngive another --kubeconfig"),
     (
         re.compile(r"localhost:8080 was refused|current-context (must exist|is not set)"),
         Fault,

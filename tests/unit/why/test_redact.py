@@ -39,7 +39,7 @@ def leaks(body: Any) -> bool:
         {"kind": "Pod", "metadata": {"managedFields": [{"manager": CANARY}]}},
         {"kind": "RoutingPolicy", "spec": {"classify": [{"name": "a", "when": {"keywords": [CANARY]}}]}},
         {"kind": "RoutingPolicy", "spec": {"accept": {"validators": [{"type": "Regex", "pattern": CANARY}]}}},
-        {"kind": "DistillJob", "spec": {"data": {"generate": {"system": PROSE}}}},
+        {"kind": "DistillJob", "spec": {"generation": {"system": PROSE}}},
         {"kind": "DistillJob", "spec": {"data": {"somethingNew": PROSE}}},
         {"kind": "DistillJob", "spec": {"data": {"scrub": {"patterns": [{"name": "a", "pattern": CANARY}]}}}},
         {"kind": "Event", "message": f"Authorization: Bearer {CANARY}"},
