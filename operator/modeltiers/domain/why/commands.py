@@ -286,7 +286,7 @@ NEXT: Final[Mapping[str, Command]] = dict(
             "TierNotFound TierNotAccepted TierStalled TierNotReady NoTierReady NoPodReady SomeAsleep"
             " FirstTierLeaving FirstTierNotReady FirstTierUnsteady TableNotThere NoEntry TiersNotKnown",
         ),
-        *_words(jobs, "DistillJobNotFound"),
+        *_words(jobs, "DistillJobNotFound StageElsewhere"),
         *_words(routers, "RoutersUnreachable Spreading NoRouters GatewayNotReady GatewayFailed NoTable"),
         *_words(entry_log, "TableRefused"),
         *_words(routes, "RouteNotSeen RouteRefused"),
