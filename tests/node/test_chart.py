@@ -53,10 +53,9 @@ def ready(cluster: Cluster) -> set[str]:
     """The operator's pods that are ready."""
     labels = ("-l", "app.kubernetes.io/name=modeltiers-operator", "-o", "json")
     found = json.loads(cluster.kubectl("get", "pods", "-n", NAMESPACE, *labels).stdout)["items"]
-    return {
-        pod["metadata"]["name"]
-        for pod in found
-        if {"type": "Ready", "status": "True"}.items()
-        <= next((one for one in pod["status"].get("conditions", ()) if one["type"] == "Ready"), {}).items()
-        and "deletionTimestamp" not in pod["metadata"]
-    }
+    names = set()
+    for pod in found:
+        said = {one["type"]: one["status"] for one in pod["status"].get("conditions", ())}
+        if said.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]:
+            names.add(pod["metadata"]["name"])
+    return names

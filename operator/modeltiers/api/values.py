@@ -12,6 +12,7 @@ from pydantic import Field
 
 from modeltiers.api.base import Model
 from modeltiers.api.fields import LabelKey, LabelValue, ObjectName, Quantity
+from modeltiers.api.modeltier import Toleration
 from modeltiers.api.schema import anything
 from modeltiers.api.settings import ProfileEnv, Settings
 
@@ -68,21 +69,6 @@ class Resources(Model):
     """What the scheduler sets aside."""
     limits: dict[LabelKey, Quantity] = Field(default={"memory": "512Mi"}, max_length=16)
     """What it may not exceed."""
-
-
-class Toleration(Model):
-    """A taint that the pods put up with."""
-
-    key: LabelKey | None = None
-    """Key of the taint; every one when left out."""
-    operator: Literal["Exists", "Equal"] | None = None
-    """Whether the value has to be equal; it has when left out."""
-    value: LabelValue | None = None
-    """Value of the taint."""
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """Effect of the taint; every one when left out."""
-    toleration_seconds: int | None = Field(default=None, ge=0, le=86_400)
-    """For NoExecute: how long a pod stays."""
 
 
 class Operator(Model):
