@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONPATH := operator:.
 
-.PHONY: help docs setup tools demo demo-distill test check lint unit router-test cluster-test train-test bench e2e router-e2e fuzz soak generate golden lock clean
+.PHONY: help docs setup tools demo demo-distill test check lint unit router-test cluster-test train-test bench e2e router-e2e fuzz soak generate golden lock audit dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,7 @@ check: lint unit router-test train-test cluster-test ## what must hold before a 
 lint: setup ## generated files, formatting, types, floors
 	@echo "lint: generated files match the code" && $(BIN)/modeltiers generate --check
 	@echo "lint: ruff" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
+	@echo "lint: bandit, zizmor" && $(BIN)/bandit --quiet --recursive operator --configfile pyproject.toml && $(BIN)/zizmor --offline --pedantic --quiet --no-progress .github/workflows
 	@echo "lint: mypy --strict" && $(BIN)/mypy --no-error-summary
 	@echo "lint: pages" && $(BIN)/sphinx-build -q -W --keep-going -d .state/docs/trees docs .state/docs/site
 	@echo "lint: floors" && $(BIN)/lint-imports --no-logo > .import-linter.log || { cat .import-linter.log; exit 1; }
@@ -80,6 +81,15 @@ fuzz: setup ## the property tests with many more examples, and a million inputs 
 soak: setup tools ## ten minutes of tiers that come and go, and ten of the router among failures; all must stay flat
 	@$(BIN)/python -m e2e.soak
 	@$(BIN)/python -m e2e.soak.router
+
+audit: setup ## every locked package against the advisories of the package index; needs an index that has them
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/audit.txt
+	@for file in operator router distill train dev audit; do $(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement requirements/$$file.txt; done
+
+dist: setup ## wheel, charts and their checksums in dist/
+	@rm -rf dist && $(BIN)/python -m hatchling build -d dist
+	@"$$($(BIN)/python -c 'from e2e.cluster.binaries import helm; print(helm())' | tail -1)" package charts/* --destination dist
+	@cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
 
 generate: setup ## CRDs, manifests and reference pages from the code
 	@$(BIN)/modeltiers generate

@@ -79,6 +79,15 @@ def prometheus() -> dict[str, Path]:
     return {tool.name: find(tool, directories) or build(tool) for tool in PROMETHEUS}
 
 
+ACTIONLINT = Tool("actionlint", "actionlint", "github.com/rhysd/actionlint/cmd/actionlint", "30 s")
+"""Reads the workflow files."""
+
+
+def actionlint() -> Path:
+    """Return actionlint, from a directory that the user names, the cache, or a build."""
+    return find(ACTIONLINT, user_directories(None, os.environ)) or build(ACTIONLINT)
+
+
 def helm(major: int = 4) -> Path:
     """Return Helm, from a directory that the user names, the cache, or a build."""
     return find(HELMS[major], user_directories(None, os.environ)) or build(HELMS[major])

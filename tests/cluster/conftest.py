@@ -14,7 +14,7 @@ import pytest
 from e2e.cluster import Cluster
 from e2e.cluster.kwok import NodePool
 from e2e.operator_process import OperatorProcess, install
-from tests import argocd, statuses
+from tests import argocd, canaries, statuses
 from tests.cluster.kit import LARGE, Tiers, breach, breach_of_job, decoded, until
 from tests.cluster.policies import apply, table
 
@@ -80,6 +80,8 @@ def recorded(
         for watch in watches:
             watch.terminate()
             watch.wait()
+    for plural in contracts:
+        canaries.look(f"a status of {plural}", (place / plural).read_bytes())
     states = {plural: list(decoded((place / plural).read_text())) for plural in contracts}
     if request.config.getoption("--statuses") == "rewrite":
         statuses.record(state for seen in states.values() for state in seen)
@@ -102,8 +104,19 @@ def operator(
     """The operator, running over the whole session."""
     with OperatorProcess(installed, tmp_path_factory.mktemp("operator"), settings=SETTINGS) as running:
         yield running
+        for what, text in _written(installed, running):
+            canaries.look(what, text)
         assert running.process.poll() is None, f"the operator ended on the way:\n{running.tail()}"
         assert running.metric("modeltiers_reconcile_errors_total", reason="Bug") == 0, running.tail(200)
+
+
+def _written(cluster: Cluster, operator: OperatorProcess) -> Iterator[tuple[str, str]]:
+    """All that the operator has written: its log, its metrics, and every object but the Secrets that tests made."""
+    yield "the operator's log", operator.log.read_text(errors="replace")
+    yield "a metric", operator.get("/metrics")[1]
+    ours = ("modeltiers", "routingpolicies", "distilljobs", "events", "configmaps", "services", "networkpolicies")
+    for kind in (*ours, "deployments", "jobs", "pods", "leases"):
+        yield f"one of {kind}", cluster.kubectl("get", kind, "--all-namespaces", "-o", "json").stdout
 
 
 @pytest.fixture

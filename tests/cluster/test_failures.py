@@ -12,6 +12,7 @@ import pytest
 
 from e2e.cluster import Cluster, NodePool
 from modeltiers.kube.refs import KINDS
+from tests import canaries
 from tests.cluster.kit import LARGE, SPEC, Tiers, until
 
 # What the kubelet or the engine says -> the reason in status, and words that the message must have.
@@ -304,12 +305,12 @@ def test_external_secret_that_is_missing_or_lacks_the_key(tiers: Tiers) -> None:
     grant(tiers, "api")
     tiers.apply("frontier", external("https://localhost:1/v1", apiKeySecretRef={"name": "api", "key": "key"}))
     until(lambda: "no Secret api" in tiers.explain("frontier"), lambda: tiers.explain("frontier"))
-    keyed(tiers, "sk-canary-0123456789")
+    keyed(tiers, canaries.KEY)
     tiers.apply("frontier", external("https://localhost:1/v1", apiKeySecretRef={"name": "api", "key": "other"}))
     until(lambda: "no key other" in tiers.explain("frontier"), lambda: tiers.explain("frontier"))
     tiers.apply("frontier", external("https://localhost:1/v1", apiKeySecretRef={"name": "api", "key": "key"}))
     tiers.reasoned("frontier", "CredentialsFound", "True", "CredentialsFound")
-    assert "sk-canary" not in tiers.kubectl("get", "mt,events", "-o", "yaml")
+    assert canaries.KEY not in tiers.kubectl("get", "mt,events", "-o", "yaml")
 
 
 def test_external_without_a_key_becomes_ready(tiers: Tiers, api: str) -> None:

@@ -20,10 +20,13 @@ from modeltiers.distill.store import Folder, open_store
 from modeltiers.domain.distill.patience import Patience
 from modeltiers.domain.distill.plan import Plan
 from modeltiers.domain.distill.stages import Outcome, Stage, before, digest_of
+from tests import canaries
 from tests.distill.teacher import MODEL
 from tests.unit.test_distill_stages import SPEC
 
 ROOT = Path(__file__).parents[2]
+LOG = "stage.log"
+KEY_FILE = "key-of-the-teacher"
 SHORT = Patience(tries=3, base=0.02, longest=0.1, total=3.0)
 
 
@@ -79,7 +82,7 @@ def row(number: int, **more: Any) -> dict[str, Any]:
     """A row with a sum in it."""
     return {
         "id": f"row-{number}",
-        "messages": [{"role": "user", "content": f"What is {number} + {number * 7}?"}],
+        "messages": [{"role": "user", "content": f"What is {number} + {number * 7}?{canaries.PROMPT}"}],
         "expected": str(number * 8),
         "group": f"g{number // 2}",
         "slice": "odd" if number % 2 else "even",
@@ -162,7 +165,8 @@ class Job:
             command += ["--input", f"{other.value}={outcome.digest}:{outcome.output}"]
         command += ["--store", address(self.store), "--result", str(folder / "result.json")]
         env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}", **self.env}
-        return subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.DEVNULL, **popen)
+        with (folder / LOG).open("ab") as log:
+            return subprocess.Popen(command, cwd=ROOT, env=env, stderr=log, **popen)
 
 
 def address(store: Folder) -> str:

@@ -16,6 +16,8 @@ import httpx
 import pytest
 import uvloop
 
+from tests import canaries
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -33,7 +35,7 @@ class Router:
         self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=10)
         self.admin = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.admin_port}", timeout=40)
 
-    async def chat(self, text: str = "hi", **fields: Any) -> httpx.Response:
+    async def chat(self, text: str = canaries.PROMPT, **fields: Any) -> httpx.Response:
         body = {"model": "support", "messages": [{"role": "user", "content": text}], **fields}
         return await self.http.post("/v1/chat/completions", json=body)
 
@@ -104,8 +106,9 @@ def start(tmp_path: Path) -> Start:
             await router.admin.aclose()
             if process.returncode is None:
                 process.terminate()
-            _, errors = await asyncio.wait_for(process.communicate(), 15)
+            said_more, errors = await asyncio.wait_for(process.communicate(), 15)
             assert errors == b"", errors.decode()
+            canaries.look("the router's log", said_more)
 
     return run
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.canaries import ANSWER, KEY, PROMPT
 from tests.router.kit import vllm
 from tests.router.kit.client import Cut, Reply, Wire, ask, chat, chat_body, get, request
 from tests.router.kit.router import ROOT, Router, table
@@ -472,7 +473,6 @@ def test_p17_tiers_that_a_new_table_leaves_keep_their_connections_and_those_gone
 
 # -- P18: secrets -----------------------------------------------------------------------------------------------------
 
-PROMPT, ANSWER, KEY, ID = "CANARY-PROMPT-7f3a", "CANARY-ANSWER-9c1d", "sk-CANARY-KEY-5b2e", "CANARY-ID-31aa"
 CANARIES = (PROMPT, ANSWER, KEY)
 AUTHORIZED = f"authorization: Bearer {KEY}"
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
+from tests import canaries
+
 MODEL: Final = "support"
 CHAT: Final = "/v1/chat/completions"
 ERROR_FIELDS: Final = {"message", "type", "param", "code"}
@@ -300,8 +302,8 @@ def replies(data: bytes) -> list[Reply]:
     return found
 
 
-def chat_body(text: str = "hi", **fields: Any) -> bytes:
-    """Return the body of a chat request; a field that is ... is left out."""
+def chat_body(text: str = canaries.PROMPT, **fields: Any) -> bytes:
+    """Return the body of a chat request; a field that is ... is left out. Its prompt must show nowhere."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": text}], **fields}
     return json.dumps({key: value for key, value in body.items() if value is not ...}).encode()
 
@@ -315,8 +317,8 @@ def request(
     kind: str | None = "application/json",
     length: bool = True,
 ) -> bytes:
-    """Return a request; `lines` are further headers, and the usual ones can be left out."""
-    head = [f"{method} {path} HTTP/1.1"]
+    """Return a request; `lines` are further headers, and the usual ones can be left out. Its cookie is nobody's."""
+    head = [f"{method} {path} HTTP/1.1", f"cookie: id={canaries.COOKIE}"]
     head += [f"host: {host}"] if host is not None else []
     head += [f"content-type: {kind}"] if kind is not None and body else []
     head += [f"content-length: {len(body)}"] if length and (body or method == "POST") else []
@@ -335,7 +337,7 @@ def ask(port: int, data: bytes | None = None, *, seconds: float = 10.0, method: 
         return wire.send(data if data is not None else request(chat_body())).reply(seconds, method=method)
 
 
-def chat(port: int, text: str = "hi", *lines: str, seconds: float = 10.0, **fields: Any) -> Reply:
+def chat(port: int, text: str = canaries.PROMPT, *lines: str, seconds: float = 10.0, **fields: Any) -> Reply:
     """Ask for a chat completion on a connection of its own."""
     return ask(port, request(chat_body(text, **fields), *lines), seconds=seconds)
 

@@ -22,6 +22,7 @@ from typing import Any, Final, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests import canaries
 from tests.router.kit.client import Reply, get
 
 ROOT: Final = Path(__file__).parents[3]
@@ -224,13 +225,25 @@ class Router:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         died = None if self._stopping else self.process.poll()
+        told = self._told() if kind is None and died is None and not self._stopping else ""
         self._end()
         said = self.stderr()
         if kind is None:
+            canaries.look("the router", told + self.output())
             assert died is None, f"the router died by itself with {died}: {said}"
             assert not said, f"the router wrote to standard error: {said}"
         elif said and error is not None:
             error.add_note(f"the router wrote to standard error:\n{said[-3000:]}")
+
+    def _told(self) -> str:
+        """What it says of itself, and its records: all that it wrote but its log."""
+        spools = [Path(self._flags[at + 1]) for at, flag in enumerate(self._flags[:-1]) if flag == "--spool"]
+        records = b"\n".join(line for spool in spools if spool.is_dir() for line in spooled(spool))
+        try:
+            asked = [self.get(path).body.decode() for path in ("/metrics", "/status")]
+        except (AssertionError, OSError):  # a test has stopped it, or taken all its connections
+            asked = []
+        return "\n".join([*asked, records.decode(errors="replace")])
 
     def _end(self) -> None:
         if self.process.poll() is None:

@@ -55,7 +55,7 @@ def tokenizer_of(folder: Path, *, field: str = FIELD) -> PreTrainedTokenizerBase
         # transformers would make an empty one
         raise BadData(f"{folder} has no tokenizer: {', '.join(TOKENIZERS)} are looked for", field=field)
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)  # nosec B615 # a folder
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
         raise BadData(f"{folder} has no tokenizer that can be loaded: {_first_line(fault)}", field=field) from fault
 
@@ -82,7 +82,7 @@ def model_of(folder: Path, *, low_rank: bool) -> PreTrainedModel:
         raise BadData(f"{folder} is quantised and cannot be trained: name the unquantised base", field=FIELD)
     dtype = torch.bfloat16 if low_rank and torch.cuda.is_available() else torch.float32
     try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(
+        model, loaded = AutoModelForCausalLM.from_pretrained(  # nosec B615 # a folder
             folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
     except Exception as fault:  # the loader raises whatever its many parts raise
