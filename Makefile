@@ -48,8 +48,8 @@ lint: setup ## generated files, formatting, types, floors
 unit: setup ## pure tests, a minute
 	@$(BIN)/python -m pytest tests/unit tests/engine tests/distill -q -m "not slow"
 
-router-test: setup ## the router against real sockets; dashboards and alerts against a real Prometheus (built the first time)
-	@$(BIN)/python -m pytest tests/router tests/monitoring -q -m "not slow"
+router-test: setup ## the router against real sockets; dashboards and alerts against a real Prometheus (built the first time); the threat model
+	@$(BIN)/python -m pytest tests/router tests/monitoring tests/security -q -m "not slow"
 
 cluster-test: setup tools ## tests on a real control plane, and of the store on a real S3 server
 	@$(BIN)/python -m pytest tests/cluster tests/store -q -m "not slow"

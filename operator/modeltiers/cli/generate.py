@@ -27,6 +27,7 @@ from modeltiers.domain.distill import reasons as distill_reasons
 from modeltiers.kube.access import rbac_manifests, rights_page
 from modeltiers.render import alerts, dashboard
 from modeltiers.render.dashboards import DASHBOARDS
+from modeltiers.render.limits import limits
 from modeltiers.render.operator import IMAGE, ROUTER_IMAGE, render_operator
 
 
@@ -83,6 +84,7 @@ def manifests() -> dict[Path, str]:
     return {
         Path("manifests/crds.yaml"): _stream(*(crd(resource) for resource in RESOURCES)),
         Path("manifests/kustomization.yaml"): to_yaml(kustomization),
+        Path("manifests/limits.yaml"): _stream(*limits()),
         Path("manifests/rbac.yaml"): _stream(namespace, *rbac_manifests()),
         Path("manifests/operator.yaml"): _stream(*render_operator(settings)),
     }
