@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from e2e.prometheus import promtool
+from modeltiers.cli.main import COMMANDS
 from modeltiers.render.alerts import ALERTS, RUNBOOKS, Alert
 from tests.monitoring.alerts import CASES, Series
 
@@ -64,3 +65,5 @@ def test_each_alert_has_a_runbook_and_each_runbook_an_alert() -> None:
         found = re.findall(r"^\*\*([\w ]+)\.\*\* \S", text, re.MULTILINE)
         assert tuple(found) == PARTS, name
         assert "```" in text, f"{name} has no command"
+        for command in re.findall(r"kubectl modeltiers (\w+)", text):
+            assert command in COMMANDS, f"{name} names a command that is none: {command}"

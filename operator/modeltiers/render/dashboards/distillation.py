@@ -33,7 +33,7 @@ DISTILLATION: Final = Dashboard(
                 ),
                 panel(
                     "Waits for a person",
-                    "Approve with `kubectl modeltiers approve NAME`, after reading the report.",
+                    "Approve with `kubectl modeltiers approve dj/NAME`, after reading the report.",
                     "none",
                     conditions("DistillJob", "distilljob", condition="AwaitingApproval"),
                     kind="table",
