@@ -67,6 +67,7 @@ def test_no_canary_is_in_the_bundle(tiers: Tiers, terminal: Terminal) -> None:
     assert b"deepseek" in files[f"shop/{space}/ModelTier.yaml"]
     # These nodes have no kubelet: what could not be had is said.
     assert "not in it:" in told
+    assert "there is dj/arithmetic" in terminal("report", "dj/arithmetc", code=1)
     assert "is there already" in terminal("report", "--bundle", str(path), code=1)
 
 

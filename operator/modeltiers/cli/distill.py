@@ -12,10 +12,11 @@ from typing import Any
 import click
 
 from modeltiers.cli.bundle import make
-from modeltiers.cli.kubectl import Kubectl, reaching
+from modeltiers.cli.kubectl import Fault, Kubectl, NotFound, reaching
 from modeltiers.cli.objects import PLURAL, Named, ObjectName
 from modeltiers.domain.distill import wishes
 from modeltiers.domain.distill.overview import overview, report_path
+from modeltiers.domain.why.explain import meant
 from modeltiers.domain.why.snapshot import JOB
 
 _DRY = click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
@@ -120,7 +121,7 @@ def report(
         return
     if name is None:
         raise click.UsageError("name a DistillJob (dj/NAME), or write a support bundle with --bundle FILE.tar.gz")
-    job = Kubectl(**where).get(PLURAL[JOB], name.name)
+    job = _job(Kubectl(**where), name)
     if html is None or store is None:
         click.echo(overview(job))
         return
@@ -130,7 +131,7 @@ def report(
 
 def _do(kubectl: Kubectl, what: Named, wish: Callable[[Mapping[str, Any]], wishes.Wish], *, dry_run: bool) -> None:
     """Look, say what is about to be written, and write it."""
-    job = kubectl.get(PLURAL[JOB], what.name)
+    job = _job(kubectl, what)
     where = f"DistillJob {job['metadata'].get('namespace', '')}/{what.name}"
     try:
         wanted = wish(job)
@@ -142,6 +143,22 @@ def _do(kubectl: Kubectl, what: Named, wish: Callable[[Mapping[str, Any]], wishe
     click.echo(f"{'would write' if dry_run else 'writing'} {', '.join(written)}")
     if not dry_run:
         kubectl.patch(PLURAL[JOB], what.name, wanted.patch())
+
+
+def _job(kubectl: Kubectl, what: Named) -> dict[str, Any]:
+    """The job, or a fault with the names that were meant."""
+    try:
+        return kubectl.get(PLURAL[JOB], what.name)
+    except NotFound as fault:
+        try:
+            there, _ = kubectl.lists([PLURAL[JOB]])
+        except Fault:  # whoever may read one job by its name need not be allowed to list them
+            raise fault from None
+        close = meant(what.name, [body["metadata"]["name"] for body in there])
+        named = ", ".join(f"dj/{one}" for one in close)
+        raise NotFound(
+            f"{fault.message}; there {'are' if len(close) > 1 else 'is'} {named}" if named else fault.message
+        ) from None
 
 
 def _stored(job: Mapping[str, Any], store: str) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from modeltiers.domain.why.distillations import of_job
@@ -41,5 +41,9 @@ def findings(snapshot: Snapshot) -> list[Finding]:
 
 def near(snapshot: Snapshot, kind: str, name: str) -> list[str]:
     """Names of this kind that the given one may have meant."""
-    there = [name_of(body) for body in snapshot.all(kind)]
-    return difflib.get_close_matches(name, there, 3, 0.4) or there[:5]
+    return meant(name, [name_of(body) for body in snapshot.all(kind)])
+
+
+def meant(name: str, there: Sequence[str]) -> list[str]:
+    """Which of some names a person may have meant; the first few where none is like it."""
+    return difflib.get_close_matches(name, there, 3, 0.4) or list(there[:5])
