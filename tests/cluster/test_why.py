@@ -203,8 +203,9 @@ def test_a_policy_whose_own_spec_is_at_fault(tiers: Tiers, terminal: Terminal) -
     tiers.apply("small")
     tiers.apply("large", LARGE)
     policies.apply(tiers)
-    policies.apply(tiers, "second")
-    why(terminal, "rp/second", says="has the model name support already", then="kubectl edit rp/second")
+    # Of two that are born in one second the first by name keeps the model's name.
+    policies.apply(tiers, "support-2")
+    why(terminal, "rp/support-2", says="has the model name support already", then="kubectl edit rp/support-2")
 
 
 def test_a_name_that_belongs_to_somebody_else(tiers: Tiers, terminal: Terminal) -> None:
