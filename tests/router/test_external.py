@@ -21,6 +21,7 @@ from modeltiers.router import external
 from modeltiers.router.addresses import base_fault, reach
 from modeltiers.router.connection import BROKEN, CONNECT, TIMEOUT, Failure, Head
 from modeltiers.router.external import ExternalPool
+from modeltiers.router.metrics import Book
 from modeltiers.router.probes import fetch
 from modeltiers.router.reading import Metered, Reading
 from tests.router.upstream import answers, chunk, completion, events, never, reply, says
@@ -324,7 +325,7 @@ async def read(found: ExternalPool, *, stream: bool) -> Kept:
     """Run a reading as an exchange does."""
     kept = Kept()
     body = BODY[:-1] + b',"stream":true}' if stream else BODY
-    reading = Reading(kept, found.tier, found, request(body), stream=stream)
+    reading = Reading(kept, Book(), found, request(body), stream=stream)
     assert reading.start()
     async with asyncio.timeout(5):
         await kept.ended

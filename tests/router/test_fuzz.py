@@ -90,7 +90,7 @@ def test_what_comes_right_after_an_answer_is_read_behind_what_was_sent_ahead() -
     body = b"POST /evil HTTP/1.1\r\nhost: x\r\n\r\n"
     client.data_received(b"POST /first HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
     client.data_received(b"POST /second HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body))
-    client.reply(200, [], b"ok")
+    client.reply(200, b"", b"ok")
     client.data_received(body)
     loop.settle()
     assert taken == [(b"/first", b""), (b"/second", body)]
@@ -138,6 +138,6 @@ def test_what_was_sent_ahead_is_not_begun_for_a_client_that_has_left() -> None:
     transport = Transport(loop, client)
     client.data_received(b"".join(b"POST /%d HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n" % n for n in range(2)))
     transport.lose(ConnectionResetError())  # heard of before what was sent ahead is taken up
-    client.reply(200, [], b"ok")
+    client.reply(200, b"", b"ok")
     loop.settle()
     assert taken == [b"/0"]

@@ -65,7 +65,7 @@ def replies(reads: list[bytes], loop: asyncio.AbstractEventLoop, bounds: Bounds)
 
     def handle(client: Client, request: Request) -> None:
         seen.append((request.method, request.target, request.version, dict(request.headers), request.body))
-        client.reply(200, [], b"ok")
+        client.reply(200, b"", b"ok")
 
     transport = Transport()
     client = Server(bounds, cast(Any, handle), loop).protocol()

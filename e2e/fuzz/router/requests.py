@@ -75,9 +75,9 @@ class Answer:
         """Answer: whole, or as a stream."""
         self.over = True
         if not self._streams:
-            self._client.reply(200, [(b"x-number", b"%d" % self._number)], b"whole")
+            self._client.reply(200, b"x-number: %d\r\n" % self._number, b"whole")
         else:
-            self._client.begin(200, [(b"x-number", b"%d" % self._number)], b"first")
+            self._client.begin(200, b"x-number: %d\r\n" % self._number, b"first")
             self._client.send(b"second")
             self._client.end()
 

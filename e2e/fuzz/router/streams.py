@@ -17,6 +17,7 @@ from e2e.fuzz.router.target import cuts, demand, spoil
 from modeltiers.domain.routing.table import Tier
 from modeltiers.router import sse
 from modeltiers.router.connection import Failure, Head
+from modeltiers.router.metrics import Book
 from modeltiers.router.reading import Metered, Reading
 from modeltiers.router.upstream import Pool
 
@@ -82,8 +83,7 @@ class Streams:
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
-        self._tier = Tier(name="t", address="127.0.0.1:1")
-        self._pool = Pool(self._tier, Loop().real)
+        self._pool = Pool(Tier(name="t", address="127.0.0.1:1"), Loop().real)
 
     def make(self, dice: Random) -> bytes:
         """Return a stream, spoiled."""
@@ -109,7 +109,7 @@ class Streams:
 
     def _read(self, pieces: list[bytes]) -> Said:
         listener = Listener()
-        reading = Reading(listener, self._tier, self._pool, [], stream=True)
+        reading = Reading(listener, Book(), self._pool, [], stream=True)
         reading.upstream_head(_HEAD)
         for piece in pieces:
             reading.upstream_data(piece)

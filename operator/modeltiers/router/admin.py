@@ -37,7 +37,7 @@ class Later:
 
     async def _run(self, work: Coroutine[Any, Any, tuple[int, bytes, bytes]]) -> None:
         status, kind, body = await work
-        self._client.reply(status, [(b"content-type", kind)], body)
+        self._client.reply(status, b"content-type: %b\r\n" % kind, body)
 
     def gone(self) -> None:
         """Stop."""
@@ -67,7 +67,7 @@ class Admin:
         if path in ENGINE:
             return Later(client, self._engine(ENGINE[path]))
         status, kind, body = self._at_once(path)
-        client.reply(status, [(b"content-type", kind)], body)
+        client.reply(status, b"content-type: %b\r\n" % kind, body)
         return None
 
     def _at_once(self, path: bytes) -> tuple[int, bytes, bytes]:

@@ -30,11 +30,13 @@ BROKEN: Final = Failure("Broken")
 class Head:
     """Status and headers of a reply; header names in lower case."""
 
-    __slots__ = ("headers", "status")
+    __slots__ = ("form", "headers", "status")
 
     def __init__(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.status = status
         self.headers = headers
+        self.form: str | None = None
+        """What whoever reads the reply has made of the headers: one head may stand for many replies."""
 
     def get(self, name: bytes) -> bytes | None:
         """Return the first value of a header."""
@@ -87,6 +89,7 @@ class Connection(asyncio.Protocol):
         "_chunked",
         "_complete",
         "_dirty",
+        "_head",
         "_head_done",
         "_headers",
         "_keeps",
@@ -188,6 +191,10 @@ class Connection(asyncio.Protocol):
         if self.sink is None:
             self.close()  # nobody asked: an answer without a question would be taken for the next one
             return
+        fresh = not (self._bytes or self._head_done)
+        if fresh and (known := self.address.familiar) is not None and (body := known.body(data)) is not None:
+            self._take(known.head, body)
+            return
         self._bytes += len(data)  # set back to nothing by whatever of it is body
         try:
             self._parser.feed_data(data)
@@ -197,11 +204,22 @@ class Connection(asyncio.Protocol):
                 self._fail(BROKEN)
                 return
         if self._complete:
+            if fresh and self._status == 200 and not self._dirty and self._keeps and self._length:
+                self.address.learn(data, self._head)
             self._finish(keep=not self._dirty and self._keeps and (self._length or self._chunked))
         elif self._bytes > HEAD_BYTES:
             self._fail(BROKEN)  # a head, a trailer or a chunk's extension without end
         elif self._head_done and self.sink is not NOBODY:
             self.deadline = self.address.loop.time() + self.address.tier.timeouts.idle_ms / 1000
+
+    def _take(self, head: Head, body: bytes) -> None:
+        """Hand over a whole reply that needs no parser."""
+        self._status, self._head_done = head.status, True
+        if (sink := self.sink) is not None:
+            sink.upstream_head(head)
+        if self.sink is not None:
+            self.sink.upstream_data(body)
+        self._finish(keep=True)
 
     def eof_received(self) -> None:
         """Take the end of the connection for the end of a reply that says no length."""
@@ -253,8 +271,9 @@ class Connection(asyncio.Protocol):
         self._bytes = 0
         self._head_done = True
         self._status = status
+        self._head = Head(status, self._headers)
         if self.sink is not None:
-            self.sink.upstream_head(Head(status, self._headers))
+            self.sink.upstream_head(self._head)
 
     def on_body(self, data: bytes) -> None:
         """Hand over some of the body."""

@@ -22,7 +22,7 @@ from modeltiers.router.limits import Ticket, Waiting
 from modeltiers.router.metrics import Histogram
 from modeltiers.router.outgoing import Accepted, render, wants_usage, with_usage
 from modeltiers.router.reading import Metered, Reading, Usage, message_in
-from modeltiers.router.replies import JSON, Refusal, error_event
+from modeltiers.router.replies import JSON_LINE, Refusal, error_event
 from modeltiers.router.server import Client
 from modeltiers.router.upstream import Address, Pool
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 NO_GAPS: Final = Histogram(())
 COOL_SECONDS: Final = 30.0
 """The longest that an address is left alone because it said Retry-After."""
-STREAM_HEADERS: Final = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"))
+STREAM_LINES: Final = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 Decision = Literal["Chosen", "Fallback", "Accepted", "Escalated", "Kept"]
 """Chosen: the tier that was chosen. Fallback: the one before it failed. Accepted: judged and found good enough.
 Escalated: a lower tier's answer was found wanting. Kept: found wanting, but no tier above it could answer."""
@@ -210,20 +210,22 @@ class Exchange:
         name = accepted.choice.tiers[self._index]
         pool = self._pool(name)
         tier = pool.tier
-        changes = dict(accepted.changes)
+        route, changes = accepted.route, accepted.changes
         if self._own_usage:
-            changes["stream_options"] = with_usage(accepted.fields)
-        judging = Judging(self, router, accepted) if not again and self._judged() else None
+            changes = {**changes, "stream_options": with_usage(accepted.fields)}
+        judging = Judging(self, router, accepted) if accepted.choice.cascade and not again and self._judged() else None
         if judging is not None and tier.can.logprobs:
-            changes |= judging.wanted
+            changes = {**changes, **judging.wanted}
         request = render(accepted, tier, changes, router.sign(accepted, tier))
-        reading = Reading(judging or self, tier, pool, request, stream=self._stream)
+        book = router.metrics.books[route.policy.policy.name, name]
+        reading = Reading(judging or self, book, pool, request, stream=self._stream)
         if not reading.start(avoid):
             reading.let_go()
             return False
-        self._drop()
+        if self._reading is not None:
+            self._drop()
         self._reading, self._tier = reading, name
-        self._revision = accepted.route.revision(name, pool)
+        self._revision = route.revision(name, pool)
         self._held, self.usage = b"", Usage()
         self._calls += 1
         return True
@@ -252,24 +254,25 @@ class Exchange:
         if isinstance(reading.consumer, Judging):
             judging = reading.consumer
         usage, estimated = self._used(judging)
-        self._router.metrics.attempts[reading.tier.name, reason if outcome == "Failed" and reason else outcome] += 1
-        revision = self.accepted.route.revision(reading.tier.name, reading.pool)
+        metrics, name = self._router.metrics, reading.tier.name
+        metrics.attempts[name, reason if outcome == "Failed" and reason else outcome] += 1
+        revision = self.accepted.route.revision(name, reading.pool)
         if revision is not None:
-            self._router.metrics.revisions[reading.tier.name, revision, outcome] += 1
+            metrics.revisions[name, revision, outcome] += 1
         seconds = time.monotonic() - reading.started
-        self._router.metrics.upstream[self._labels(reading)].observe(seconds)
+        reading.book.upstream.observe(seconds)
         self.attempts.append(
-            record.Attempt(
-                reading.tier.name,
+            record.Attempt(  # by place: msgspec looks for each name among all
+                name,
                 outcome,
                 reason,
                 status,
                 int(seconds * 1000),
                 record.Usage(usage.prompt_tokens, usage.completion_tokens or 0),
-                estimated=estimated,
-                evidence=judging.evidence if judging is not None else None,
-                verdict=judging.verdict if judging is not None else None,
-                revision=revision,
+                estimated,
+                judging.evidence if judging is not None else None,
+                judging.verdict if judging is not None else None,
+                revision,
             )
         )
 
@@ -291,7 +294,7 @@ class Exchange:
             self.usage = metered.usage
             if self._own_usage and metered.choices == []:
                 return
-        now, metrics = time.monotonic(), self._router.metrics
+        now = time.monotonic()
         self._relayed += 1
         if self._begun:
             self._gaps.observe(now - self._last)
@@ -301,17 +304,16 @@ class Exchange:
             return
         else:
             self._begun = True
-            labels = self._labels(reading)
-            metrics.first[labels].observe(now - self.accepted.began)
-            self._gaps = metrics.between[labels]
-            self.client.begin(200, (*STREAM_HEADERS, *self._headers(reading.tier.name)), self._held + event)
+            reading.book.first.observe(now - self.accepted.began)
+            self._gaps = reading.book.between
+            self.client.begin(200, STREAM_LINES + self._lines(reading.tier.name), self._held + event)
         self._last = now
 
     def done(self, reading: Reading, event: bytes) -> None:
         """End the stream as the tier did."""
         if not self._begun:  # all that came was ours alone
             self._begun = True
-            self.client.begin(200, (*STREAM_HEADERS, *self._headers(reading.tier.name)), self._held + event)
+            self.client.begin(200, STREAM_LINES + self._lines(reading.tier.name), self._held + event)
         else:
             self.client.send(event)
         self.client.end()
@@ -326,8 +328,8 @@ class Exchange:
                 return
         else:
             self.usage = metered.usage or self.usage
-            self._router.metrics.first[self._labels(reading)].observe(time.monotonic() - self.accepted.began)
-        self.client.reply(head.status, ((b"content-type", JSON), *self._headers(reading.tier.name)), body)
+            reading.book.first.observe(time.monotonic() - self.accepted.began)
+        self.client.reply(head.status, JSON_LINE + self._lines(reading.tier.name), body)
         if refused:
             self._close("Rejected", head.status)
         else:
@@ -486,23 +488,24 @@ class Exchange:
 
     # -- ends -------------------------------------------------------------------------------------------------------
 
-    def _labels(self, reading: Reading) -> tuple[str, str]:
-        return self.accepted.route.policy.policy.name, reading.tier.name
-
-    def _headers(self, tier: str, *, error: bool = False) -> tuple[tuple[bytes, bytes], ...]:
-        named = b"x-modeltiers-tier", tier.encode()
-        record = b"x-modeltiers-record", self.accepted.id.encode()
-        request = b"x-request-id", self.accepted.request_id.encode()
-        if error:
-            return named, record, request
-        decision = b"x-modeltiers-decision", self.decision.encode()
-        found = (named, decision, (b"x-modeltiers-reason", self.reason.encode()), record, request)
-        return found if self._revision is None else (*found, (b"x-modeltiers-revision", self._revision.encode()))
+    def _lines(self, tier: str) -> bytes:
+        """Return the headers that say how the answer came to be given."""
+        accepted = self.accepted
+        revision = "" if self._revision is None else f"x-modeltiers-revision: {self._revision}\r\n"
+        return (
+            f"x-modeltiers-tier: {tier}\r\nx-modeltiers-decision: {self.decision}\r\n"
+            f"x-modeltiers-reason: {self.reason}\r\nx-modeltiers-record: {accepted.id}\r\n"
+            f"x-request-id: {accepted.request_id}\r\n{revision}"
+        ).encode()
 
     def _refuse(self, refusal: Refusal, outcome: Outcome) -> None:
         """Tell the client why there is no answer."""
-        headers = ((b"content-type", JSON), *refusal.headers(), *self._headers(self._tier, error=True))
-        self.client.reply(refusal.status, headers, refusal.body())
+        accepted = self.accepted
+        lines = (
+            f"x-modeltiers-tier: {self._tier}\r\nx-modeltiers-record: {accepted.id}\r\n"
+            f"x-request-id: {accepted.request_id}\r\n"
+        )
+        self.client.reply(refusal.status, refusal.lines() + lines.encode(), refusal.body())
         self._close(outcome, refusal.status)
 
     def _close(self, outcome: Outcome, status: int) -> None:

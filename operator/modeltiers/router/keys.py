@@ -43,6 +43,8 @@ class KeyRing:
         self._stamp: tuple[int, int, int] | None = None
         self._by_digest: dict[bytes, str] = {}
         self.error: str | None = None
+        self.generation = 0
+        """Another number stands for other keys: what was found of a key before holds no more."""
         self.reload()
 
     def reload(self) -> bool:
@@ -60,6 +62,7 @@ class KeyRing:
             self.error = f"{self._path.name}: {error}"
             return False
         self._by_digest = {bytes.fromhex(key.sha256): key.name for key in keys}
+        self.generation += 1
         self.error = None
         return True
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "modeltiers_router_"
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_USES: Final = ("answer", "decision")
 OVERHEAD: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
 
 
@@ -47,6 +48,17 @@ class Histogram:
         return made
 
 
+class Book:
+    """What the requests of one policy met at one tier: found once for an attempt, then counted in."""
+
+    __slots__ = ("between", "first", "tokens", "upstream")
+
+    def __init__(self) -> None:
+        self.first, self.between, self.upstream = Histogram(SECONDS), Histogram(SECONDS), Histogram(SECONDS)
+        self.tokens = {"answer": [0, 0], "decision": [0, 0]}
+        """Of the prompt and of the completion, by use: answer, or decision, which is all that was not given."""
+
+
 class Metrics(Collector):
     """All figures of one process."""
 
@@ -59,15 +71,12 @@ class Metrics(Collector):
         """By tier, revision and outcome, for tiers that have two revisions."""
         self.decisions: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         """By policy, decision and reason: of the choice, or of the judgement."""
-        self.tokens: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
-        """By policy, tier, kind (prompt or completion) and use (answer, or decision: all that was not given)."""
-        self.cost: defaultdict[tuple[str, str], int] = defaultdict(int)
-        """Millionths of the currency unit, by policy and use."""
+        self.books: defaultdict[tuple[str, str], Book] = defaultdict(Book)
+        """By policy and tier."""
+        self.cost: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+        """Millionths of the currency unit by policy: of answers, and of decisions."""
         self.held: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(SECONDS))
         """By policy: from the first token of a judged answer until it was given."""
-        self.first: defaultdict[tuple[str, ...], Histogram] = defaultdict(lambda: Histogram(SECONDS))
-        self.between: defaultdict[tuple[str, ...], Histogram] = defaultdict(lambda: Histogram(SECONDS))
-        self.upstream: defaultdict[tuple[str, ...], Histogram] = defaultdict(lambda: Histogram(SECONDS))
         self.own = Histogram(OVERHEAD)
         self.reloads: defaultdict[str, int] = defaultdict(int)
         self.refused: defaultdict[str, int] = defaultdict(int)
@@ -75,8 +84,8 @@ class Metrics(Collector):
         self.health_changes: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.tables: list[tuple[str, str]] = []
         """File and version of each table in force."""
-        self.shares: dict[str, float] = {}
-        """By policy: the share that escalated of late, in permille."""
+        self.shares: Callable[[], Mapping[str, float]] = dict
+        """The share that escalated of late, in permille, by policy."""
         self.limited: Mapping[Any, int] = {}
         """Requests that a limit refused, by policy and what was short."""
         self.clients: Mapping[str, int] = {}
@@ -94,12 +103,15 @@ class Metrics(Collector):
         if ending.outcome == "Answered":
             self.decisions[policy, exchange.decision, exchange.reason] += 1
         for attempt in record.attempts:
-            use = "answer" if attempt.outcome == "Answered" else "decision"
-            if attempt.usage.prompt_tokens:
-                self.tokens[policy, attempt.tier, "prompt", use] += attempt.usage.prompt_tokens
-                self.tokens[policy, attempt.tier, "completion", use] += attempt.usage.completion_tokens
-        self.cost[policy, "answer"] += record.cost.answer_micros
-        self.cost[policy, "decision"] += record.cost.decision_micros
+            usage = attempt.usage
+            if usage.prompt_tokens:
+                use = "answer" if attempt.outcome == "Answered" else "decision"
+                sums = self.books[policy, attempt.tier].tokens[use]
+                sums[0] += usage.prompt_tokens
+                sums[1] += usage.completion_tokens
+        cost, sums = record.cost, self.cost[policy]
+        sums[0] += cost.answer_micros
+        sums[1] += cost.decision_micros
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
@@ -110,13 +122,16 @@ class Metrics(Collector):
         labels = ("policy", "decision", "reason")
         yield _counter("decisions", "Answers by how they came to be given.", labels, self.decisions)
         used = ("policy", "tier", "kind", "use")
-        yield _counter("tokens", "Tokens used by answers, and by what was not given.", used, self.tokens)
-        yield _counter("cost_micros", "Millionths of the currency unit.", ("policy", "use"), self.cost)
+        yield _counter("tokens", "Tokens used by answers, and by what was not given.", used, self._tokens())
+        cost = {(policy, use): sums[at] for policy, sums in self.cost.items() for at, use in enumerate(_USES)}
+        yield _counter("cost_micros", "Millionths of the currency unit.", ("policy", "use"), cost)
         held: dict[tuple[str, ...], Histogram] = {(policy,): histogram for policy, histogram in self.held.items()}
         yield _histogram("held_seconds", "From a judged answer's first token until it was given.", held, ("policy",))
-        yield _histogram("time_to_first_token_seconds", "From the request to the first of its answer.", self.first)
-        yield _histogram("inter_token_seconds", "Between two events of a stream.", self.between)
-        yield _histogram("upstream_seconds", "From an attempt's start to its end.", self.upstream)
+        yield _histogram(
+            "time_to_first_token_seconds", "From the request to the first of its answer.", self._times("first")
+        )
+        yield _histogram("inter_token_seconds", "Between two events of a stream.", self._times("between"))
+        yield _histogram("upstream_seconds", "From an attempt's start to its end.", self._times("upstream"))
         own = HistogramMetricFamily(f"{PREFIX}overhead_seconds", "Own time from a request to its dispatch.")
         own.add_metric((), self.own.buckets(), self.own.total)
         yield own
@@ -126,7 +141,7 @@ class Metrics(Collector):
         yield _counter("health_changes", "Addresses found well or not.", ("tier", "state"), self.health_changes)
         yield _counter("table_reloads", "Tables read, by outcome.", ("outcome",), reloads)
         yield _gauge("table_info", "Tables in force.", ("table", "version"), dict.fromkeys(self.tables, 1))
-        shares = {(policy,): share for policy, share in self.shares.items()}
+        shares = {(policy,): share for policy, share in self.shares().items()}
         yield _gauge("escalated_share_permille", "Share of late that escalated.", ("policy",), shares)
         yield _counter("limited", "Requests that a limit refused.", ("policy", "cause"), self.limited)
         clients = {(cause,): count for cause, count in self.clients.items()}
@@ -140,6 +155,19 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             f"{PREFIX}loop_lag_seconds", "How late the event loop was, last time.", value=self.loop_lag
         )
+
+    def _tokens(self) -> dict[tuple[str, ...], int]:
+        return {
+            (policy, tier, kind, use): sums[at]
+            for (policy, tier), book in self.books.items()
+            for use, sums in book.tokens.items()
+            for at, kind in enumerate(("prompt", "completion"))
+            if sums[0]
+        }
+
+    def _times(self, name: str) -> dict[tuple[str, ...], Histogram]:
+        found: dict[tuple[str, ...], Histogram] = {labels: getattr(book, name) for labels, book in self.books.items()}
+        return {labels: histogram for labels, histogram in found.items() if any(histogram.counts)}
 
     def text(self) -> bytes:
         """Return the Prometheus exposition."""

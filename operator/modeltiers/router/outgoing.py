@@ -24,7 +24,7 @@ PATHS: Final[dict[Endpoint, bytes]] = {
     "completions": b"/v1/completions",
     "embeddings": b"/v1/embeddings",
 }
-_TRACE: Final = (b"traceparent", b"tracestate")
+TRACE: Final = (b"traceparent", b"tracestate")
 _ONE_WRITE: Final = 16_384
 """Below this, head and body are joined: two writes would be two packets."""
 
@@ -46,6 +46,8 @@ class Accepted(Struct, kw_only=True):
     """Names the decision record; ours, never the client's."""
     request_id: str
     """Passed on to the tier and back: the client's own if it gave one."""
+    trace: bytes
+    """Lines of its head that every tier of the cluster gets."""
     began: float
     """By the monotonic clock, in seconds."""
     time_ms: int
@@ -69,15 +71,12 @@ def with_usage(fields: Fields) -> bytes:
 
 def render(accepted: Accepted, tier: Tier, changes: Mapping[str, bytes], hop: bytes | None) -> list[bytes]:
     """Return the bytes to send to a tier: the client's body with these changes, under a head of ours."""
-    changed = dict(changes)
     if tier.model is not None and tier.model != accepted.fields.model:
-        changed["model"] = msgspec.json.encode(tier.model)
-    body = accepted.body.with_changes(changed) if changed else accepted.body.raw
-    headers = accepted.http.headers
-    more = b""
-    for name in _TRACE if tier.external is None else _passed(tier):
-        if (value := headers.get(name)) is not None:
-            more += b"%b: %b\r\n" % (name, value)
+        changes = {**changes, "model": msgspec.json.encode(tier.model)}
+    body = accepted.body.with_changes(changes) if changes else accepted.body.raw
+    more = accepted.trace
+    if tier.external is not None:
+        more = passed(accepted.http.headers, (*TRACE, *(name.encode() for name in tier.external.headers)))
     if hop is not None:
         more += b"x-modeltiers-hop: %b\r\n" % hop
     head = (
@@ -88,7 +87,6 @@ def render(accepted: Accepted, tier: Tier, changes: Mapping[str, bytes], hop: by
     return [head + body] if len(body) < _ONE_WRITE else [head, body]
 
 
-def _passed(tier: Tier) -> Iterable[bytes]:
-    if tier.external is None:
-        return _TRACE
-    return (*_TRACE, *(name.encode() for name in tier.external.headers))
+def passed(headers: Mapping[bytes, bytes], names: Iterable[bytes]) -> bytes:
+    """Return the lines of those of the headers that have these names."""
+    return b"".join([b"%b: %b\r\n" % (name, value) for name in names if (value := headers.get(name)) is not None])

@@ -13,13 +13,14 @@ import msgspec
 from msgspec import Raw, Struct
 
 from modeltiers.domain.routing.ask import ABSENT
-from modeltiers.domain.routing.table import Tier
 from modeltiers.router import sse
 from modeltiers.router.connection import BROKEN, Failure, Head
+from modeltiers.router.metrics import Book
 from modeltiers.router.replies import error_body
 from modeltiers.router.upstream import Address, Attempt, Pool
 
-EVENTS: Final = b"text/event-stream"
+EVENTS: Final = "text/event-stream"
+CODED: Final = "coded"
 REPLY_BYTES: Final = 32 * 2**20
 """The longest reply that is held until it is whole."""
 
@@ -116,6 +117,7 @@ class Reading:
         "_stream",
         "answered",
         "attempt",
+        "book",
         "consumer",
         "dead",
         "pool",
@@ -123,9 +125,10 @@ class Reading:
         "tier",
     )
 
-    def __init__(self, consumer: Consumer, tier: Tier, pool: Pool, request: list[bytes], *, stream: bool) -> None:
+    def __init__(self, consumer: Consumer, book: Book, pool: Pool, request: list[bytes], *, stream: bool) -> None:
+        """`book` is where whoever gets the reply counts it."""
         self.consumer: Consumer = consumer
-        self.tier, self.pool, self._request, self._stream = tier, pool, request, stream
+        self.book, self.tier, self.pool, self._request, self._stream = book, pool.tier, pool, request, stream
         self._head: Head | None = None
         self._events: sse.Splitter | None = None
         self._parts: list[bytes] = []
@@ -155,15 +158,13 @@ class Reading:
     def upstream_head(self, head: Head) -> None:
         """Judge how the tier answers."""
         self._head = head
-        kind = (head.get(b"content-type") or b"").partition(b";")[0].strip().lower()
-        streams = head.status == 200 and kind == EVENTS
-        if head.get(b"content-encoding") not in (None, b"identity"):
-            self._give_up()  # we asked for none; what we cannot read we cannot judge or meter
-        elif 300 <= head.status < 400 or (200 <= head.status < 300 and head.status != 200):
+        form, status = head.form, head.status
+        if form is None:
+            form = head.form = form_of(head)
+        if form == CODED or (status < 400 and (status != 200 or (form == EVENTS) != self._stream)):
+            # What we cannot read we cannot judge or meter; or a stream that nobody asked for, or none where one was.
             self._give_up()
-        elif head.status == 200 and streams != self._stream:
-            self._give_up()  # a stream that nobody asked for, or none where one was
-        elif streams:
+        elif form == EVENTS and status == 200:
             self._events = sse.Splitter()
 
     def upstream_data(self, data: bytes) -> None:
@@ -265,6 +266,13 @@ class Reading:
     def _fail(self, failure: Failure, head: Head | None, body: bytes) -> None:
         self.dead = True
         self.consumer.failed(self, failure, head, body)
+
+
+def form_of(head: Head) -> str:
+    """Return the media type of a reply's body, CODED where it has a coding: we asked for none."""
+    if head.get(b"content-encoding") not in (None, b"identity"):
+        return CODED
+    return (head.get(b"content-type") or b"").partition(b";")[0].strip().lower().decode("latin-1")
 
 
 def read_metered(data: bytes) -> Metered:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from http import HTTPStatus
 from math import ceil
 from typing import Final
@@ -10,6 +9,7 @@ from typing import Final
 import msgspec
 
 JSON: Final = b"application/json"
+JSON_LINE: Final = b"content-type: application/json\r\n"
 _TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -17,6 +17,7 @@ _TYPES: Final = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
+_CLOSE: Final = b"connection: close\r\n"
 _LINES: Final = {int(status): b"HTTP/1.1 %d %b" % (status, status.phrase.encode()) for status in HTTPStatus}
 
 
@@ -41,11 +42,13 @@ class Refusal(Exception):
         """Return OpenAI's error object."""
         return error_body(self.status, self.message, self.param, self.code)
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """Return what goes with it."""
-        found = [(b"allow", self._allow)] if self._allow else []
+    def lines(self) -> bytes:
+        """Return the lines of the head that go with it, that of its type included."""
+        found = JSON_LINE
+        if self._allow:
+            found += b"allow: %b\r\n" % self._allow
         if self.retry_after is not None:
-            found.append((b"retry-after", b"%d" % max(1, ceil(self.retry_after))))
+            found += b"retry-after: %d\r\n" % max(1, ceil(self.retry_after))
         return found
 
 
@@ -60,7 +63,6 @@ def error_event(message: str) -> bytes:
     return b"data: %b\n\n" % error_body(502, message, code="upstream_error")
 
 
-def head(status: int, headers: Iterable[tuple[bytes, bytes]], *, close: bool) -> bytes:
-    """Return the head of a reply; `headers` hold no name or value with a line break in it."""
-    line = _LINES.get(status) or b"HTTP/1.1 %d " % status
-    return b"\r\n".join([line, *map(b": ".join, headers), b"connection: close\r\n\r\n" if close else b"\r\n"])
+def head(status: int, lines: bytes, *, close: bool) -> bytes:
+    """Return the head of a reply; `lines` are its headers as they are sent, each with the line break that ends it."""
+    return b"%b\r\n%b%b\r\n" % (_LINES.get(status) or b"HTTP/1.1 %d " % status, lines, _CLOSE if close else b"")

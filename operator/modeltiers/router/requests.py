@@ -5,7 +5,7 @@ Knows the rules of HTTP/1.1 that two readers could read differently, and nothing
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -41,7 +41,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 class Request:
     """One request as it came; header names in lower case."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "peer", "target", "version")
+    __slots__ = ("body", "facts", "headers", "keep_alive", "method", "peer", "target", "version")
 
     def __init__(self, peer: str) -> None:
         self.peer = peer
@@ -49,12 +49,15 @@ class Request:
         self.version = ""
         self.headers: dict[bytes, bytes] = {}
         self.keep_alive = True
+        self.facts: Any = None
+        """What whoever handles it has made of the head, to be found again where the same head comes again."""
 
 
 class Known:
-    """A head that the parser found good, and what it made of it: clients say the same again, but for the length.
+    """A head that the parser found good, and the request it made of it: clients say the same again, but for the length.
 
-    Bytes that are the same, and another length, would parse to the same. So only what differs is read.
+    Bytes that are the same, and another length, would parse to the same. So only what differs is read, and the request
+    is the same object each time: a connection has one in hand at a time.
     """
 
     __slots__ = ("_after", "_before", "_like")
@@ -72,15 +75,13 @@ class Known:
         length = data[begin:end]
         if not length.isdigit() or not data.startswith(after, end):
             return None
-        body = end + len(after)
-        if int(length) != len(data) - body or len(data) - body > bounds.body_bytes:
+        body = data[end + len(after) :]
+        if int(length) != len(body) or len(body) > bounds.body_bytes:
             return None
         like = self._like
-        made = Request(like.peer)
-        made.target, made.method, made.version = like.target, like.method, like.version
-        made.headers = {**like.headers, b"content-length": length}
-        made.body = data[body:]
-        return made
+        like.headers[b"content-length"] = length
+        like.body = body
+        return like
 
 
 def learn(data: bytes, request: Request) -> Known | None:
@@ -99,10 +100,7 @@ def learn(data: bytes, request: Request) -> Known | None:
     end = head.find(b"\r", begin)
     if head[begin:end] != headers.get(b"content-length") or int(head[begin:end]) != length:
         return None
-    like = Request(request.peer)
-    like.target, like.method, like.version = request.target, request.method, request.version
-    like.headers = dict(headers)
-    return Known(head[:begin], head[end:], like)
+    return Known(head[:begin], head[end:], request)
 
 
 def judge(request: Request) -> None:

@@ -11,14 +11,14 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from modeltiers.domain.routing import revisions
-from modeltiers.domain.routing.ask import BadRequest, Endpoint, media_urls, read_request
+from modeltiers.domain.routing.ask import BadRequest, media_urls, read_request
 from modeltiers.domain.routing.ask import Request as Fields
 from modeltiers.domain.routing.choose import Choice, CompiledPolicy, choose
 from modeltiers.domain.routing.clamp import clamp
@@ -30,14 +30,15 @@ from modeltiers.router.egress import Egress
 from modeltiers.router.engine import Engine
 from modeltiers.router.exchange import Ending, Exchange
 from modeltiers.router.external import ExternalPool
+from modeltiers.router.heads import Facts, read_head
 from modeltiers.router.hops import HEADER, Hop, HopKey
 from modeltiers.router.keys import KeyRing
 from modeltiers.router.limits import Gate, Ticket, Waiting, estimate
 from modeltiers.router.logs import Log
 from modeltiers.router.metrics import Metrics
-from modeltiers.router.outgoing import PATHS, Accepted
+from modeltiers.router.outgoing import Accepted
 from modeltiers.router.probes import check_health
-from modeltiers.router.replies import JSON, Refusal
+from modeltiers.router.replies import JSON_LINE, Refusal
 from modeltiers.router.requests import Request as HttpRequest
 from modeltiers.router.routes import Route
 from modeltiers.router.server import Client
@@ -47,7 +48,6 @@ from modeltiers.router.upstream import Address, Pool
 from modeltiers.router.wire import BadBody, Body
 from modeltiers.router.workers import Workers
 
-ENDPOINTS: Final[dict[bytes, Endpoint]] = {path: endpoint for endpoint, path in PATHS.items()}
 SWEEP: Final = 0.05
 RELOAD: Final = 0.25
 LOST: Final = 1.0
@@ -57,32 +57,9 @@ RETRIES: Final = 10.0
 _PLAIN_URL: Final = re.compile(
     r"https?://([A-Za-z0-9.-]{1,253})(?::([0-9]{1,5}))?(?:[/?][!-~]*)?", re.ASCII | re.IGNORECASE
 )
-_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-class Headers(Mapping[str, str]):
-    """A request's headers as text, decoded when somebody asks."""
-
-    __slots__ = ("_raw",)
-
-    def __init__(self, raw: dict[bytes, bytes]) -> None:
-        self._raw = raw
-
-    def __getitem__(self, name: str) -> str:
-        return self._raw[name.encode("latin-1")].decode("latin-1")
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Return a header's text; Mapping's own way would raise and catch an error for each one that is absent."""
-        value = self._raw.get(name.encode("latin-1"))
-        return default if value is None else value.decode("latin-1")
-
-    def __iter__(self) -> Iterator[str]:
-        return (name.decode("latin-1") for name in self._raw)
-
-    def __len__(self) -> int:
-        return len(self._raw)
-
-
+_ESCALATED: Final = ("Escalated", "Abandoned")
 LOGGED: Final = ("all", "failed", "none")
 
 
@@ -109,6 +86,9 @@ class Router:
         self.metrics.dropped_lines = lambda: guards.log.dropped
         if guards.spool is not None:
             self.metrics.spool = guards.spool.figures
+        self.metrics.shares = lambda: {
+            route.policy.policy.name: route.escalated.permille for route in self.routes.values()
+        }
         self.workers = guards.workers
         self.exchanges: set[Exchange] = set()
         self.engine: Engine | Egress | None = None
@@ -142,46 +122,37 @@ class Router:
             raise
 
     def _handle(self, client: Client, request: HttpRequest) -> Exchange | None:
-        endpoint = ENDPOINTS.get(request.target)
-        if endpoint is None:
+        facts: Facts | None = request.facts
+        if facts is None:
             if request.target == b"/v1/models":
                 self._models(client, request)
                 return None
-            raise Refusal(
-                404, "there is nothing here; see /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings"
-            )
-        if request.method != b"POST":
-            raise Refusal(405, "use POST", allow=b"POST")
+            facts = request.facts = read_head(request)
         if self.refusing:
             raise Refusal(503, "the server is shutting down; ask again", code="draining", retry_after=1)
-        exchange = Exchange(self, client, self._judge(endpoint, request))
+        exchange = Exchange(self, client, self._judge(facts, request))
         exchange.start(self._enter(exchange))
         self.exchanges.add(exchange)
         self.metrics.in_flight += 1
         self.metrics.own.observe(time.monotonic() - exchange.accepted.began)
         return exchange
 
-    def _judge(self, endpoint: Endpoint, request: HttpRequest) -> Accepted:
+    def _judge(self, facts: Facts, request: HttpRequest) -> Accepted:
         began = time.monotonic()  # the loop's own clock counts whole milliseconds
         headers = request.headers
-        if headers.get(b"content-encoding", b"identity") != b"identity":
-            raise Refusal(415, "send the body as it is, without content-encoding")
-        kind = headers.get(b"content-type", JSON)
-        if kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
-            raise Refusal(415, "send the header content-type: application/json")
         hop = self._hop(headers)
         if self.locked and hop is None:
-            self.guards.keys.check(headers.get(b"authorization"))
+            facts.key_of(self.guards.keys, headers.get(b"authorization"))
         try:
             body = Body(request.body)
-            fields = read_request(endpoint, request.body)
+            fields = read_request(facts.endpoint, request.body)
             route = self._route_of(hop) if hop is not None else self._route(fields.model, headers)
-            key = self._key(route.policy, headers) if hop is None else ""
+            key = self._key(route.policy, facts, headers) if hop is None else ""
             changes = clamp(route.policy.policy.clamp, fields) if hop is None else {}
             _check_media(route.policy, fields)
             number = f"{self._prefix}-{next(self._ids):x}"
-            request_id = _request_id(headers.get(b"x-request-id")) or number
-            ask = see(route.policy, fields, Headers(headers), request_id)
+            request_id = facts.request_id or number
+            ask = see(route.policy, fields, facts.texts, request_id)
         except BadBody as error:
             raise Refusal(400, str(error)) from None
         except BadRequest as error:
@@ -194,7 +165,7 @@ class Router:
             route.chose(choice)
         accepted = Accepted(
             http=request,
-            endpoint=endpoint,
+            endpoint=facts.endpoint,
             route=route,
             body=body,
             fields=fields,
@@ -205,6 +176,7 @@ class Router:
             key=key,
             id=number,
             request_id=request_id,
+            trace=facts.trace,
             began=began,
             time_ms=int(time.time() * 1000),
             hops=hop.count if hop is not None else 0,
@@ -235,26 +207,27 @@ class Router:
             raise Refusal(503, f"the forwarded request {problem}", code="hop_policy", retry_after=1)
         return found
 
-    def _key(self, policy: CompiledPolicy, headers: dict[bytes, bytes]) -> str:
-        access = policy.policy.access
-        if access.mode == "Open":
+    def _key(self, policy: CompiledPolicy, facts: Facts, headers: dict[bytes, bytes]) -> str:
+        if policy.policy.access.mode == "Open":
             return ""
-        name = self.guards.keys.check(headers.get(b"authorization"))
-        if access.keys and name not in access.keys:
+        name = facts.key_of(self.guards.keys, headers.get(b"authorization"))
+        if not _admits(policy, name):
             raise Refusal(403, f"the key {name} may not ask for this model", code="key_not_admitted")
         return name
 
     def _models(self, client: Client, request: HttpRequest) -> None:
         if request.method not in (b"GET", b"HEAD"):
             raise Refusal(405, "use GET", allow=b"GET, HEAD")
-        found = []
-        for model, route in sorted(self.routes.items()):
-            try:
-                self._key(route.policy, request.headers)
-            except Refusal:
-                continue
-            found.append({"id": model, "object": "model", "created": 0, "owned_by": "modeltiers"})
-        client.reply(200, [(b"content-type", JSON)], msgspec.json.encode({"object": "list", "data": found}))
+        try:
+            name = self.guards.keys.check(request.headers.get(b"authorization"))
+        except Refusal:
+            name = ""
+        found = [
+            {"id": model, "object": "model", "created": 0, "owned_by": "modeltiers"}
+            for model, route in sorted(self.routes.items())
+            if route.policy.policy.access.mode == "Open" or (name and _admits(route.policy, name))
+        ]
+        client.reply(200, JSON_LINE, msgspec.json.encode({"object": "list", "data": found}))
 
     # -- limits -------------------------------------------------------------------------------------------------------
 
@@ -300,23 +273,20 @@ class Router:
         if exchange in self.exchanges:
             self.exchanges.discard(exchange)
             self.metrics.in_flight -= 1
-        accepted, now = exchange.accepted, self.loop.time()
-        self._earn(accepted.route)
-        made = record_of(accepted, exchange.attempts, ending.tier if ending.outcome == "Answered" else None)
+        accepted, attempts, now = exchange.accepted, exchange.attempts, self.loop.time()
+        route, answered = accepted.route, ending.outcome == "Answered"
+        self._earn(route)
+        made = record_of(accepted, attempts, ending.tier if answered else None)
         if exchange.ticket is not None:
             exchange.ticket.leave(used(made), now)
         if not accepted.hops:
-            escalated = any(one.outcome in ("Escalated", "Abandoned") for one in exchange.attempts)
-            answered = ending.outcome == "Answered"
-            accepted.route.ended(
-                accepted.ask, accepted.choice, ending.tier, answered=answered, escalated=escalated, now=now
-            )
-            accepted.route.counts.tally.count(made)
-            self.metrics.shares[made.policy] = accepted.route.escalated.permille
+            escalated = accepted.choice.cascade and any(one.outcome in _ESCALATED for one in attempts)
+            route.ended(accepted.ask, accepted.choice, ending.tier, answered=answered, escalated=escalated, now=now)
+            route.counts.tally.count(made)
             if self.guards.spool is not None:
                 self.guards.spool.append(encode(made))
         self.metrics.ended(exchange, ending, made)
-        if self.guards.logged == "all" or (self.guards.logged == "failed" and ending.outcome != "Answered"):
+        if self.guards.logged == "all" or (not answered and self.guards.logged == "failed"):
             self.guards.log.request(line_of(exchange, ending, made))
 
     # -- tiers --------------------------------------------------------------------------------------------------------
@@ -333,7 +303,9 @@ class Router:
     def _earn(self, route: Route) -> None:
         name = route.policy.names[0]
         share = route.policy.policy.fallback.retry_share_permille
-        self._retries[name] = min(RETRIES, self._retries.get(name, 1.0) + share / 1000)
+        saved = self._retries.get(name, 1.0)
+        if saved < RETRIES:
+            self._retries[name] = min(RETRIES, saved + share / 1000)
 
     def retry(self, tier: Tier, share_permille: int) -> bool:
         """Whether the tier's budget allows one more try; takes it from the budget."""
@@ -465,10 +437,10 @@ class Router:
         self.guards.log.close()
 
 
-def _request_id(said: bytes | None) -> str:
-    """Return the client's own request id, or nothing when it has none that is safe to repeat."""
-    text = said.decode("latin-1") if said is not None else ""
-    return text if _ID.fullmatch(text) else ""
+def _admits(policy: CompiledPolicy, key: str) -> bool:
+    """Whether a key may ask for the policy's model."""
+    keys = policy.policy.access.keys
+    return not keys or key in keys
 
 
 def _here(route: Route) -> Choice:

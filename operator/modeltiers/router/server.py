@@ -12,12 +12,12 @@ import fcntl
 import termios
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
 import httptools
 
-from modeltiers.router.replies import JSON, Refusal, head
+from modeltiers.router.replies import Refusal, head
 from modeltiers.router.requests import ONCE, Bounds, Known, Request, judge, learn
 
 PIPELINE: Final = 16
@@ -120,31 +120,31 @@ class Client(asyncio.Protocol):
 
     # -- what the exchange does -----------------------------------------------------------------------------------
 
-    def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send a whole reply."""
-        if self._transport is None or not self._answering:
+    def reply(self, status: int, lines: bytes, body: bytes) -> None:
+        """Send a whole reply; `lines` are headers as they are sent, each with its line break."""
+        transport = self._transport
+        if transport is None or not self._answering:
             return
-        full = (*headers, (b"content-length", b"%d" % len(body)))
-        first = head(status, full, close=self._closes())
+        first = head(status, b"%bcontent-length: %d\r\n" % (lines, len(body)), close=self._closes())
         # One write below a page or so: two would be two packets.
         if self._request_in_hand.method == b"HEAD":
-            self._transport.write(first)
+            transport.write(first)
         elif len(body) < 16_384:
-            self._transport.write(first + body)
+            transport.write(first + body)
         else:
-            self._transport.writelines([first, body])
+            transport.writelines([first, body])
         self._finish()
 
-    def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], data: bytes) -> None:
+    def begin(self, status: int, lines: bytes, data: bytes) -> None:
         """Send the head of a stream and the first of its body."""
         if self._transport is None or not self._answering:
             return
         close = self._closes()
         if self._chunked:
-            first = head(status, (*headers, (b"transfer-encoding", b"chunked")), close=close)
+            first = head(status, lines + b"transfer-encoding: chunked\r\n", close=close)
             self._transport.write(b"%b%x\r\n%b\r\n" % (first, len(data), data) if data else first)
         else:
-            self._transport.write(head(status, headers, close=True) + data)
+            self._transport.write(head(status, lines, close=True) + data)
 
     def send(self, data: bytes) -> None:
         """Send more of a stream."""
@@ -165,9 +165,10 @@ class Client(asyncio.Protocol):
             self._transport.abort()
 
     def _closes(self) -> bool:
-        self._close = self._close or self._server.closing or not self._request_in_hand.keep_alive
-        self._chunked = self._request_in_hand.version == "1.1"
-        self._close = self._close or not self._chunked
+        request = self._request_in_hand
+        self._chunked = request.version == "1.1"
+        if not (self._chunked and request.keep_alive) or self._server.closing:
+            self._close = True
         return self._close
 
     def _finish(self) -> None:
@@ -351,7 +352,7 @@ class Client(asyncio.Protocol):
         self._answering = self._close = True
         self._request_in_hand = Request(self.peer)
         self._request_in_hand.version = "1.1"
-        self.reply(refusal.status, [(b"content-type", JSON), *refusal.headers()], refusal.body())
+        self.reply(refusal.status, refusal.lines(), refusal.body())
 
     def _next(self) -> None:
         """Begin the oldest whole request, or say what was wrong behind the last one."""
@@ -369,7 +370,7 @@ class Client(asyncio.Protocol):
         try:
             exchange = self._server.handler(self, request)
         except Refusal as refusal:
-            self.reply(refusal.status, [(b"content-type", JSON), *refusal.headers()], refusal.body())
+            self.reply(refusal.status, refusal.lines(), refusal.body())
             return
         finally:
             request.body = b""  # whoever still needs it has it

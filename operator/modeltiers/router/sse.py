@@ -40,7 +40,8 @@ class Splitter:
             return [data]  # one event in one piece, as vLLM writes
         rest = self._rest
         rest += data
-        events, begin, at = list[bytes](), 0, max(0, self._seen - 3)
+        events: list[bytes] = []
+        begin, at = 0, max(0, self._seen - 3)
         while (found := _END.search(rest, at)) is not None:
             if found.end() == len(rest) and rest.endswith(b"\r"):
                 break  # a line feed may follow and belong to it

@@ -14,7 +14,8 @@ from collections import deque
 from typing import Final
 
 from modeltiers.domain.routing.table import Tier
-from modeltiers.router.connection import CONNECT, NOBODY, Connection, Sink
+from modeltiers.router.connection import CONNECT, NOBODY, Connection, Head, Sink
+from modeltiers.router.familiar import LESSONS, Familiar, learn
 
 EWMA: Final = 0.1
 """The weight of the newest outcome in an address's error rate."""
@@ -27,9 +28,11 @@ class Address:
 
     __slots__ = (
         "_idle",
+        "_lessons",
         "cooling_until",
         "error_rate",
         "failures",
+        "familiar",
         "healthy",
         "host",
         "in_flight",
@@ -50,6 +53,15 @@ class Address:
         self.in_flight = self.failures = self.opened = self.samples = self.unhealthy = 0
         self.open_until = self.cooling_until = self.error_rate = 0.0
         self.healthy = True
+        self.familiar: Familiar | None = None
+        """The head that its whole replies have."""
+        self._lessons = 0
+
+    def learn(self, data: bytes, head: Head) -> None:
+        """Learn from a whole reply how its head is written, unless each is different."""
+        if self._lessons < LESSONS:
+            self._lessons += 1
+            self.familiar = learn(data, head)
 
     def usable(self, now: float) -> bool:
         """Whether a request may go there: healthy, not cooling, breaker closed or ready for one probe, room left."""

@@ -46,52 +46,69 @@ class Body:
         if len(self.fields) > MOST_FIELDS:
             raise BadBody(f"the body has {len(self.fields)} top-level fields; at most {MOST_FIELDS} are taken")
         self.raw = raw
-        found, length = _compact_spans(self.fields)
-        if len(raw) != length:
-            walked = spans(raw, self.fields)
-            if walked is None:
+        self._spans: dict[str, tuple[int, int]] | None = None
+        if len(raw) != _compact_length(self.fields):
+            self._spans = spans(raw, self.fields)
+            if self._spans is None:
                 raise BadBody("a field is given twice; give each once")
-            found = walked
-        self._spans = found
 
     def spans(self) -> dict[str, tuple[int, int]]:
         """Return where each value begins and ends, in the order of the bytes."""
+        if self._spans is None:
+            self._spans = _compact_spans(self.fields)
         return self._spans
 
     def with_changes(self, changes: Mapping[str, bytes]) -> bytes:
         """Return the body with these values in place of those given, or behind them; all else is byte-identical."""
-        raw, spans = self.raw, self._spans
-        edits, fresh = [], []
-        for key, value in changes.items():
-            if key in spans:
-                edits.append((spans[key], value))
-            else:
-                fresh.append(b'"%b":%b' % (key.encode(), value))
+        raw = self.raw
+        fresh = changes.keys() - self.fields.keys()
+        edits = self._edits(changes, len(changes) - len(fresh))
         if fresh:
             close = raw.rindex(b"}")
-            edits.append(((close, close), (b"," if spans else b"") + b",".join(fresh)))
-        edits.sort()
+            added = b",".join([b'"%b":%b' % (key.encode(), changes[key]) for key in changes if key in fresh])
+            edits.append((close, close, b"," + added if self.fields else added))
         at = 0
         parts: list[bytes] = []
-        for (begin, end), value in edits:
+        for begin, end, value in edits:
             parts += (raw[at:begin], value)
             at = end
-        return b"".join([*parts, raw[at:]])
+        parts.append(raw[at:])
+        return b"".join(parts)
+
+    def _edits(self, changes: Mapping[str, bytes], count: int) -> list[tuple[int, int, bytes]]:
+        """Return where values become others, in the order of the bytes; so many are changes of what is there."""
+        if self._spans is not None:
+            return sorted((*span, changes[key]) for key, span in self._spans.items() if key in changes)
+        at = 1
+        found: list[tuple[int, int, bytes]] = []
+        for key, value in self.fields.items():
+            begin = at + len(key) + 3
+            at = begin + len(memoryview(value)) + 1
+            if key in changes:
+                found.append((begin, at - 1, changes[key]))
+                if len(found) == count:
+                    break
+        return found
 
 
-def _compact_spans(fields: Mapping[str, Raw]) -> tuple[dict[str, tuple[int, int]], int]:
-    """Return where the values lie in an object written without white space or escapes, each key once, and its length.
+def _compact_length(fields: Mapping[str, Raw]) -> int:
+    """Return how long an object is that is written without white space or escapes, each key once.
 
     No writing is shorter. A body of just this length has nothing else in it, no key twice; so it need not be walked.
     """
+    values = sum([len(memoryview(value)) for value in fields.values()])
+    return len("".join(fields)) + values + 4 * len(fields) + (1 if fields else 2)
+
+
+def _compact_spans(fields: Mapping[str, Raw]) -> dict[str, tuple[int, int]]:
+    """Return where the values lie in an object that is written so."""
     at = 1
     found: dict[str, tuple[int, int]] = {}
     for key, value in fields.items():
         begin = at + len(key) + 3
-        end = begin + len(memoryview(value))
-        found[key] = begin, end
-        at = end + 1
-    return found, at + (not fields)
+        at = begin + len(memoryview(value)) + 1
+        found[key] = begin, at - 1
+    return found
 
 
 def _check_text(raw: bytes) -> None:

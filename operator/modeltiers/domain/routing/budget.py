@@ -24,31 +24,31 @@ class Bucket:
     In the long run never more than the rate, in any one minute never more than twice of it.
     """
 
-    __slots__ = ("_level", "_rate", "_stamp", "capacity")
+    __slots__ = ("_rate", "_stamp", "capacity", "level")
 
     def __init__(self, per_minute: float, now: float) -> None:
         self.capacity, self._rate = per_minute, per_minute / 60
-        self._level, self._stamp = per_minute, now
+        self.level, self._stamp = per_minute, now
 
     def resize(self, per_minute: float, now: float) -> None:
         """Change the rate; what was used stays used."""
         self.wait(0.0, now)
-        self._level += per_minute - self.capacity
+        self.level += per_minute - self.capacity
         self.capacity, self._rate = per_minute, per_minute / 60
 
     def wait(self, amount: float, now: float) -> float:
         """Return how many seconds from now the bucket holds this much; 0.0 is now."""
-        level = self._level
+        level = self.level
         if now > self._stamp:
             level += (now - self._stamp) * self._rate
-            self._level = level = level if level < self.capacity else self.capacity
+            self.level = level = level if level < self.capacity else self.capacity
             self._stamp = now
         return 0.0 if amount <= level else (amount - level) / self._rate
 
     def take(self, amount: float) -> None:
         """Take this much out; a negative amount goes back in."""
-        level = self._level - amount
-        self._level = level if level < self.capacity else self.capacity
+        level = self.level - amount
+        self.level = level if level < self.capacity else self.capacity
 
     def fits(self, amount: float) -> float:
         """Return what is charged for this much: never more than the bucket can hold, or it would wait for ever."""
@@ -113,11 +113,12 @@ class Meter:
         """Admit a request; returns what of its tokens was charged."""
         self.active += 1
         if self.requests is not None:
-            self.requests.take(1.0)
-        if self.tokens is None:
+            self.requests.level -= 1.0
+        bucket = self.tokens
+        if bucket is None:
             return 0.0
-        charged = self.tokens.fits(tokens)
-        self.tokens.take(charged)
+        charged = tokens if tokens <= bucket.capacity else bucket.capacity
+        bucket.level -= charged
         return charged
 
     def leave(self, seconds: float, correction: float) -> None:

@@ -6,8 +6,10 @@ and some of German, French, Spanish and Chinese, and refuses to understand any o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import compress
 from math import exp, log1p
+from operator import itemgetter, mul
 from typing import Final, NamedTuple
 
 from msgspec import Struct
@@ -54,14 +56,19 @@ BIAS: Final = -1.9
 DIGITS: Final = 6
 """Decimals of the score that are kept."""
 
-_TERMS: Final = tuple((1.0 / feature.scale, feature.weight) for feature in FEATURES)
+_SCALES: Final = tuple(1.0 / feature.scale for feature in FEATURES)
+_WEIGHTS: Final = tuple(feature.weight for feature in FEATURES)
 _PLACE: Final = {feature.name: index for index, feature in enumerate(FEATURES)}
 _WORDS: Final = {word.encode(): _PLACE[name] for name, listed in lexicon.WORDS.items() for word in listed.split()}
 _UNSPACED: Final = tuple((mark, _PLACE[name]) for name, listed in lexicon.UNSPACED.items() for mark in listed.split())
 KNOWN: Final = frozenset(_WORDS)
 _CODE_SIGNS: Final = b"{}[]<>=_`|&;#\\@~"
 _MATH_SIGNS: Final = b"+*^=%$<>/"
-_DIGITS: Final = b"0123456789"
+# What kind of sign a byte is, so that one pass over a text serves all counts: 1 of code, 2 of mathematics, 3 of both,
+# 4 a digit, 5 a question mark.
+_KINDS: Final = bytes(
+    (c in _CODE_SIGNS) + 2 * (c in _MATH_SIGNS) + 4 * (48 <= c < 58) + 5 * (c == 63) for c in range(256)
+)
 _CODE, _MATH, _REASONING = _PLACE["code_words"], _PLACE["math_words"], _PLACE["reasoning"]
 _CODE_SIGN, _MATH_SIGN, _QUESTIONS = _PLACE["code_signs"], _PLACE["math_signs"], _PLACE["questions"]
 _NUMBER, _FOREIGN = _PLACE["digits"], _PLACE["foreign"]
@@ -76,6 +83,9 @@ _TASKS: Final[tuple[tuple[Task, int, int], ...]] = (
     ("Reasoning", _REASONING, 2),
 )
 """Task, the count that speaks for it, and with how many points each; of equals the first wins."""
+_PLACES: Final = itemgetter(*(place for _, place, _ in _TASKS))
+_POINTS: Final = tuple(points for _, _, points in _TASKS)
+_CODE_TASK, _MATH_TASK = (next(i for i, one in enumerate(_TASKS) if one[1] == place) for place in (_CODE, _MATH))
 
 
 class Shape(Struct, frozen=True, gc=False):
@@ -98,12 +108,13 @@ def count(folded: str, raw: bytes, words: Iterable[bytes], shape: Shape) -> tupl
     found[_TAIL[0]], found[_TAIL[1]] = shape.tools, int(shape.json)
     for word in KNOWN.intersection(words):
         found[_WORDS[word]] += 1
-    size = len(raw)
-    found[_CODE_SIGN] = size - len(raw.translate(None, _CODE_SIGNS))
-    found[_MATH_SIGN] = size - len(raw.translate(None, _MATH_SIGNS))
-    found[_NUMBER] = size - len(raw.translate(None, _DIGITS))
-    found[_QUESTIONS] = raw.count(b"?")
-    if size > len(folded):
+    kinds = raw.translate(_KINDS)
+    both = kinds.count(3)
+    found[_CODE_SIGN] = kinds.count(1) + both
+    found[_MATH_SIGN] = kinds.count(2) + both
+    found[_NUMBER] = kinds.count(4)
+    found[_QUESTIONS] = kinds.count(5)
+    if len(raw) > len(folded):
         _count_foreign(found, folded, raw)
     return tuple(found)
 
@@ -117,35 +128,28 @@ def _count_foreign(found: list[int], folded: str, raw: bytes) -> None:
             found[place] += 1
 
 
-def difficulty(counts: Iterable[int]) -> float:
+def difficulty(counts: Sequence[int]) -> float:
     """Return how hard a prompt looks, between 0 and 1; strictly greater when any count is greater."""
     total = BIAS
-    for value, (scale, weight) in zip(counts, _TERMS, strict=False):
-        if value:
-            total += weight * log1p(value * scale)
+    for value, scale, weight in compress(zip(counts, _SCALES, _WEIGHTS, strict=False), counts):
+        total += weight * log1p(value * scale)
     return 1.0 / (1.0 + exp(-total))
 
 
 def parts(counts: Iterable[int]) -> list[float]:
     """Return what each count adds to the sum, in the order of FEATURES."""
-    return [weight * log1p(value * scale) for value, (scale, weight) in zip(counts, _TERMS, strict=False)]
+    return [weight * log1p(value * scale) for value, scale, weight in zip(counts, _SCALES, _WEIGHTS, strict=False)]
 
 
-def score(counts: Iterable[int]) -> float:
+def score(counts: Sequence[int]) -> float:
     """Return the difficulty to DIGITS decimals, as it is compared and recorded."""
     return round(difficulty(counts), DIGITS)
 
 
-def task(counts: tuple[int, ...]) -> Task:
+def task(counts: Sequence[int]) -> Task:
     """Return the kind of task with the most points, Chat when none has two."""
-    best: Task = "Chat"
-    most = 1
-    for name, place, points in _TASKS:
-        value = counts[place] * points
-        if place == _CODE:
-            value += counts[_CODE_SIGN] // 12
-        elif place == _MATH:
-            value += counts[_MATH_SIGN] // 4
-        if value > most:
-            best, most = name, value
-    return best
+    points = [*map(mul, _PLACES(counts), _POINTS)]
+    points[_CODE_TASK] += counts[_CODE_SIGN] // 12
+    points[_MATH_TASK] += counts[_MATH_SIGN] // 4
+    most = max(points)
+    return _TASKS[points.index(most)][0] if most > 1 else "Chat"

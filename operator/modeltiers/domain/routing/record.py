@@ -89,6 +89,7 @@ class DecisionRecord(Struct, frozen=True, rename="camel", omit_defaults=True, kw
     cost: Cost = Cost()
 
 
+_NOTHING: Final = Usage()
 _ENCODE: Final = msgspec.json.Encoder(order="deterministic").encode
 _DECODE: Final = msgspec.json.Decoder(DecisionRecord).decode
 Judge = Callable[[Accept, Evidence], Verdict]
@@ -130,16 +131,25 @@ def account(tiers: Sequence[Tier], attempts: Iterable[Attempt]) -> Cost:
 
     A tier that the table lacks costs nothing.
     """
-    answer, decision = [0, 0, 0], [0, 0, 0]
+    given: list[Usage] = []
+    other: list[Usage] = []
+    micros = [0, 0]
     for attempt in attempts:
-        sums, usage = answer if attempt.outcome == "Answered" else decision, attempt.usage
-        sums[0] += usage.prompt_tokens
-        sums[1] += usage.completion_tokens
+        answers = attempt.outcome == "Answered"
+        (given if answers else other).append(attempt.usage)
         for tier in tiers:
             if tier.name == attempt.tier:
-                sums[2] += cost_micros(tier, usage)
+                micros[not answers] += cost_micros(tier, attempt.usage)
                 break
-    return Cost(Usage(answer[0], answer[1]), Usage(decision[0], decision[1]), answer[2], decision[2])
+    return Cost(_sum(given), _sum(other), micros[0], micros[1])
+
+
+def _sum(usages: list[Usage]) -> Usage:
+    if len(usages) == 1:
+        return usages[0]
+    if not usages:
+        return _NOTHING
+    return Usage(sum(one.prompt_tokens for one in usages), sum(one.completion_tokens for one in usages))
 
 
 # --- verifying --------------------------------------------------------------------------------------------------------

@@ -271,7 +271,7 @@ class Finder:
 
     def _by_words(self, folded: str, raw: bytes, known: Iterable[bytes]) -> int:
         held, joined = 0, b""
-        for word in known:
+        for word in self.known.intersection(known):
             held |= self._words.get(word, 0)
             for phrase, bit in self._phrases.get(word, ()):
                 joined = joined or b" %b " % b" ".join(words(raw))

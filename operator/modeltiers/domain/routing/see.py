@@ -85,7 +85,7 @@ def see(policy: CompiledPolicy, request: Request, headers: Mapping[str, str], re
     elif policy.policy.rules:
         matched = finder.find("", "", b"", (), headers, request)
     session, draw = conversation(policy, request, headers, request_id)
-    return Ask(  # by place up to `logprobs`: msgspec looks for each name among all
+    return Ask(  # by place: msgspec looks for each name among all
         request.endpoint,
         request.model or "",
         bool(request.stream),
@@ -100,15 +100,15 @@ def see(policy: CompiledPolicy, request: Request, headers: Mapping[str, str], re
         json_mode,
         schema,
         bool(request.logprobs),
-        modalities=_modalities(prompt, request),
-        task=task_,
-        score=score_,
-        scorer=SCORER if counts else None,
-        features=counts,
-        matched=matched,
-        override=override if (override := headers.get(OVERRIDE)) in policy.names else None,
-        session=session,
-        draw=draw,
+        _modalities(prompt, request),
+        task_,
+        score_,
+        SCORER if counts else None,
+        counts,
+        matched,
+        override if (override := headers.get(OVERRIDE)) in policy.names else None,
+        session,
+        draw,
     )
 
 
@@ -151,20 +151,21 @@ def prompt_of(request: Request) -> Prompt:
 
 
 def _conversation(messages: list[Message]) -> Prompt:
-    found = Prompt(messages=len(messages), tokens=TOKENS_PER_MESSAGE * len(messages))
+    chars, tokens, last = 0, TOKENS_PER_MESSAGE * len(messages), ""
+    found = Prompt()
     for message in messages:
         content = message.content
         text = content if isinstance(content, str) else _read_parts(content, found) if content else ""
         if text:
-            found.chars += len(text)
-            found.tokens += tokens_of(text)
+            chars += len(text)
+            tokens += tokens_of(text)
         if message.role == "user":
-            found.last = text
+            last = text
         elif message.tool_calls is not ABSENT:
-            found.tokens += len(memoryview(message.tool_calls)) // BYTES_PER_TOKEN
-    found.tool_loop = messages[-1].role in ("tool", "function")
-    found.tokens += TOKENS_PER_MEDIUM * (found.images + found.audio)
-    return found
+            tokens += len(memoryview(message.tool_calls)) // BYTES_PER_TOKEN
+    media = found.images, found.audio
+    looped = messages[-1].role in ("tool", "function")
+    return Prompt(chars, tokens + TOKENS_PER_MEDIUM * sum(media), len(messages), last, looped, *media)
 
 
 def _read_parts(parts: list[Part], found: Prompt) -> str:
