@@ -29,7 +29,7 @@ _ONE_WRITE: Final = 16_384
 """Below this, head and body are joined: two writes would be two packets."""
 
 
-class Accepted(Struct, kw_only=True):
+class Accepted(Struct):
     """A request that was judged and found good: what is sent, where, and for whom."""
 
     http: HttpRequest

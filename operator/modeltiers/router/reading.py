@@ -204,12 +204,13 @@ class Reading:
             self.dead = True
             self.consumer.done(self, event)
             return
-        if b'"usage"' in data or b'"error"' in data:
+        odd = b'"error"' in data  # a quote within a text has a backslash before it
+        if odd or b'"usage"' in data:
             metered = read_metered(data)
             if memoryview(metered.error) and metered.choices is None:
                 self._give_up()
                 return
-        if was_cut(data):
+        if (odd or b'"abort"' in data) and was_cut(data):
             self._give_up()
             return
         if data:
@@ -314,8 +315,6 @@ def whole_answer(body: bytes) -> Metered | None:
 
 def was_cut(data: bytes) -> bool:
     """Whether an engine says that it ended an answer before its end: vLLM does so, with 200, when it is told to end."""
-    if b'"abort"' not in data and b'"error"' not in data:  # a quote within a text has a backslash before it
-        return False
     try:
         choices = _ENDED.decode(data).choices
     except (msgspec.DecodeError, RecursionError):

@@ -163,23 +163,23 @@ class Router:
         choice = choose(route.policy, ask, load) if hop is None else _here(route)
         if hop is None:
             route.chose(choice)
-        accepted = Accepted(
-            http=request,
-            endpoint=facts.endpoint,
-            route=route,
-            body=body,
-            fields=fields,
-            ask=ask,
-            load=load,
-            choice=choice,
-            changes=changes,
-            key=key,
-            id=number,
-            request_id=request_id,
-            trace=facts.trace,
-            began=began,
-            time_ms=int(time.time() * 1000),
-            hops=hop.count if hop is not None else 0,
+        accepted = Accepted(  # by place: msgspec looks for each name among all
+            request,
+            facts.endpoint,
+            route,
+            body,
+            fields,
+            ask,
+            load,
+            choice,
+            changes,
+            key,
+            number,
+            request_id,
+            facts.trace,
+            began,
+            int(time.time() * 1000),
+            hop.count if hop is not None else 0,
         )
         if choice.refused is not None:
             if self.guards.spool is not None:

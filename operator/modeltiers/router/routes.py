@@ -115,11 +115,11 @@ class Route:
         held = self.policy.score.strong_share_permille is not None
         return Load(
             ready,
-            threshold_permille=self.held.threshold_permille if held else None,
-            sticky=self._sticky(ask.session, now) if ask.session is not None else None,
-            escalated_share_permille=self.escalated.weighed if self.escalated.permille else 0.0,
-            saturated=saturated,
-            candidates=candidates,
+            self.held.threshold_permille if held else None,
+            self._sticky(ask.session, now) if ask.session is not None else None,
+            self.escalated.weighed if self.escalated.permille else 0.0,
+            saturated,
+            candidates,
         )
 
     def _candidates(self, first: tuple[bool, ...], now: float) -> tuple[tuple[revisions.State, ...], tuple[bool, ...]]:

@@ -163,7 +163,9 @@ def choose(policy: CompiledPolicy, ask: Ask, load: Load) -> Choice:
     fits = takes(policy, ask)
     if verdict.inside is not None:
         fits = [lacks or ("Outside" if tier.outside else None) for tier, lacks in zip(policy.ladder, fits, strict=True)]
-    able = [place for place, lack in enumerate(fits) if lack is None and place >= verdict.floor]
+    able = policy.places
+    if verdict.floor or fits is not policy.fits_all:
+        able = [place for place, lack in enumerate(fits) if lack is None and place >= verdict.floor]
     if not able:
         return _unable(policy, ask, verdict, fits, floor)
     wish = _wish(policy, ask, load, verdict, able)
@@ -177,18 +179,20 @@ def choose(policy: CompiledPolicy, ask: Ask, load: Load) -> Choice:
         displaced, reason = displaced or reason, why
     up = _rising(order)
     skipped = _skipped(policy, order, verdict.floor, fits, load) if len(order) < len(fits) else ()
-    return Choice(
-        tiers=tuple([policy.names[one] for one in order]),
-        reason=reason,
-        cascade=wish.cascade and up > 1,
-        up=up,
-        displaced=displaced,
-        rule=wish.rule or _ruled(reason, verdict),
-        risk=verdict.risk,
-        floor=floor,
-        score=ask.score,
-        skipped=skipped,
-        candidates=_candidates(policy, order, ask, load) if load.candidates else (),
+    return Choice(  # by place: msgspec looks for each name among all
+        tuple(map(policy.names.__getitem__, order)),
+        reason,
+        wish.cascade and up > 1,
+        up,
+        displaced,
+        wish.rule or _ruled(reason, verdict),
+        verdict.risk,
+        floor,
+        ask.score,
+        skipped,
+        None,
+        200,
+        _candidates(policy, order, ask, load) if load.candidates else (),
     )
 
 
@@ -202,7 +206,11 @@ def _candidates(policy: CompiledPolicy, order: list[int], ask: Ask, load: Load) 
 
 def _ruled(reason: Reason, verdict: Verdict) -> str | None:
     """Return the rule behind a floor or a risk."""
-    return {"Floor": verdict.floored_by, "Risk": verdict.risk_rule, "DataClass": verdict.inside}.get(reason)
+    if reason == "Floor":
+        return verdict.floored_by
+    if reason == "Risk":
+        return verdict.risk_rule
+    return verdict.inside if reason == "DataClass" else None
 
 
 # --- rules ------------------------------------------------------------------------------------------------------------
@@ -271,7 +279,7 @@ def takes(policy: CompiledPolicy, ask: Ask) -> list[Skip | None]:
     wanted = needs(ask)
     size = ask.prompt_tokens + ask.max_tokens
     if not wanted & ~policy.shared and (policy.shortest is None or size <= policy.shortest):
-        return [None] * len(policy.names)
+        return policy.fits_all
     found: list[Skip | None] = []
     doubtful = True
     for tier, has in zip(policy.ladder, policy.has, strict=True):
@@ -408,7 +416,7 @@ def _order(
     policy: CompiledPolicy, place: int, able: list[int], load: Load, ask: Ask
 ) -> tuple[list[int], Reason | None]:
     """Return the tiers to try: the wanted one, those above, those below if the policy says so; and what changed it."""
-    order = [one for one in able if one >= place]
+    order = able[able.index(place) :]
     if policy.policy.fallback.down:
         order += [one for one in reversed(able) if one < place]
     if ask.endpoint == "embeddings":

@@ -70,7 +70,7 @@ class Cost(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     decision_micros: int = 0
 
 
-class DecisionRecord(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+class DecisionRecord(Struct, frozen=True, rename="camel", omit_defaults=True):
     """One request."""
 
     format: Literal[1]

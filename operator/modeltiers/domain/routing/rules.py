@@ -35,11 +35,13 @@ class CompiledPolicy:
     __slots__ = (
         "_place",
         "finder",
+        "fits_all",
         "has",
         "ladder",
         "names",
         "needs_score",
         "open_rules",
+        "places",
         "policy",
         "rules",
         "score",
@@ -56,6 +58,9 @@ class CompiledPolicy:
         self.names = policy.tiers
         self.has = tuple(map(abilities, self.ladder))
         self.score = policy.score or Score()
+        self.places = list(range(len(policy.tiers)))
+        self.fits_all: list[None] = [None] * len(policy.tiers)
+        """What no tier lacks of a request that each can take."""
         self._place = {name: index for index, name in enumerate(policy.tiers)}
         index = next((i for i, one in enumerate(table.policies) if one.name == policy.name), 0)
         self.finder = Finder(policy.rules, f"$.policies[{index}]")
