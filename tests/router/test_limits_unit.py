@@ -67,7 +67,7 @@ class Client:
 
 
 def retry_after(refusal: Refusal) -> int:
-    return int(dict(refusal.headers())[b"retry-after"])
+    return int(dict(line.split(b": ") for line in refusal.lines().splitlines())[b"retry-after"])
 
 
 # -- no limits --------------------------------------------------------------------------------------------------------
