@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
-from e2e.bench.router import bodies, configs, upstream
+from e2e.bench.router import bodies, configs, inside, upstream
 from e2e.bench.router.report import Row, as_json, missed, number, render
 from modeltiers.domain.routing.ask import read_request
 from modeltiers.domain.routing.table import read_table
@@ -104,3 +105,15 @@ def test_only_a_proxy_of_streams_turns_its_buffers_off() -> None:
     assert "proxy_buffering off" in streams
     assert "proxy_buffering" not in whole
     assert "keepalive 2048" in whole
+
+
+@pytest.mark.parametrize("kind", inside.KINDS)
+async def test_a_request_without_sockets_is_answered_and_takes_the_same_steps_each_time(
+    kind: str, tmp_path: Path
+) -> None:
+    one = inside.Inside(kind, 1024, tmp_path, asyncio.get_running_loop())
+    one.ask(50)
+    one.check()
+    steps = [inside.bytecodes(one, 20).total() for _ in range(2)]
+    assert steps[0] > 1_000
+    assert abs(steps[0] - steps[1]) < 50
