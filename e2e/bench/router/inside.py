@@ -37,7 +37,8 @@ from modeltiers.router.workers import Workers
 
 KINDS: Final = ("full", "plain")
 """full: all that the bench switches on. plain: one tier, no rules, keys, limits or records: passed through."""
-BATCH: Final = 200
+BATCH: Final = 10
+"""Requests of a batch: so few that some batches meet nothing else that the machine does."""
 
 
 class Transport:
@@ -166,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m e2e.bench.router.inside", description=__doc__)
     parser.add_argument("--kind", choices=KINDS, default="full", help="what is switched on (%(default)s)")
     parser.add_argument("--size", type=int, default=1024, help="bytes of the body (%(default)s)")
-    parser.add_argument("--batches", type=int, default=50, help="of 200 requests (%(default)s)")
+    parser.add_argument("--batches", type=int, default=1_000, help="of 10 requests (%(default)s)")
     parser.add_argument("--top", type=int, default=0, help="functions to list by their bytecodes (%(default)s)")
     parser.add_argument("--requests", type=int, help="only send so many, for a profiler")
     options = parser.parse_args()
