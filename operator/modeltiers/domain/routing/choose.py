@@ -6,7 +6,7 @@ the canary; the conversation's tier; the score or the mode. Then what is ready.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -274,7 +274,7 @@ def _refused(verdict: Verdict, floor: str | None, ask: Ask) -> Choice:
 # --- what tiers can take ----------------------------------------------------------------------------------------------
 
 
-def takes(policy: CompiledPolicy, ask: Ask) -> list[Skip | None]:
+def takes(policy: CompiledPolicy, ask: Ask) -> Sequence[Skip | None]:
     """Return for each tier of the ladder what it lacks for a request, None where it can take it."""
     wanted = needs(ask)
     size = ask.prompt_tokens + ask.max_tokens
@@ -306,7 +306,7 @@ def _admit(policy: CompiledPolicy, ask: Ask, found: list[Skip | None]) -> None:
             found[place] = None
 
 
-def _moved(place: int, verdict: Verdict, fits: list[Skip | None]) -> Reason:
+def _moved(place: int, verdict: Verdict, fits: Sequence[Skip | None]) -> Reason:
     """Return why the tier that was wished for is not taken."""
     if place < verdict.floor:
         return "Risk" if verdict.risky else "Floor"
@@ -315,7 +315,9 @@ def _moved(place: int, verdict: Verdict, fits: list[Skip | None]) -> Reason:
     return "ContextFit" if fits[place] == "ContextFit" else "Capability"
 
 
-def _unable(policy: CompiledPolicy, ask: Ask, verdict: Verdict, fits: list[Skip | None], floor: str | None) -> Choice:
+def _unable(
+    policy: CompiledPolicy, ask: Ask, verdict: Verdict, fits: Sequence[Skip | None], floor: str | None
+) -> Choice:
     """Refuse what no tier can take, and say of each what it lacks."""
     kept = f"is outside the cluster, and the rule {verdict.inside} keeps the request inside"
     said = [
@@ -443,7 +445,7 @@ def _rising(order: list[int]) -> int:
 
 
 def _skipped(
-    policy: CompiledPolicy, order: list[int], floor: int, fits: list[Skip | None], load: Load
+    policy: CompiledPolicy, order: list[int], floor: int, fits: Sequence[Skip | None], load: Load
 ) -> tuple[tuple[str, Skip], ...]:
     found: list[tuple[str, Skip]] = []
     for place, lacking in enumerate(fits):

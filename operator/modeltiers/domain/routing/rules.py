@@ -59,7 +59,7 @@ class CompiledPolicy:
         self.has = tuple(map(abilities, self.ladder))
         self.score = policy.score or Score()
         self.places = list(range(len(policy.tiers)))
-        self.fits_all: list[None] = [None] * len(policy.tiers)
+        self.fits_all: tuple[None, ...] = (None,) * len(policy.tiers)
         """What no tier lacks of a request that each can take."""
         self._place = {name: index for index, name in enumerate(policy.tiers)}
         index = next((i for i, one in enumerate(table.policies) if one.name == policy.name), 0)
