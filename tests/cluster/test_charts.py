@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,8 +42,16 @@ def newest(bare: Cluster) -> Iterator[Helm]:
 def swept(cluster: Cluster) -> None:
     """Take away everything that a release may have left; its own record goes with its namespace."""
     cluster.kubectl("delete", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/part-of=modeltiers")
-    cluster.kubectl("delete", "crd", "--all")
+    cluster.kubectl("delete", "crd", "--all", "--wait=false")
+    until(lambda: not _crds_left(cluster), "the CRDs to go", timeout=90)
     cluster.kubectl("delete", "namespace", NAMESPACE, "elsewhere", "poor", "--ignore-not-found", "--timeout=90s")
+
+
+def _crds_left(cluster: Cluster) -> str:
+    """Those left, each told of a change: else one deleted while its storage was set up is looked at much later."""
+    cluster.kubectl("annotate", "crd", "--all", f"looked-at={time.monotonic()}", "--overwrite", check=False)
+    time.sleep(0.5)
+    return cluster.kubectl("get", "crd", "-o", "name").stdout.strip()
 
 
 @pytest.mark.parametrize("major", MAJORS)
