@@ -35,7 +35,7 @@ demo-distill: setup ## a DistillJob from kubectl apply to a promoted student on 
 
 test: check ## all checks and tests of a change; what CI runs
 
-check: lint unit router-test train-test cluster-test ## what must hold before a commit: half an hour on two cores once tools and trainer are there
+check: lint unit router-test train-test cluster-test ## what must hold before a commit: about 40 minutes on two cores once tools and trainer are there
 
 lint: setup ## generated files, formatting, types, floors
 	@echo "lint: generated files match the code" && $(BIN)/modeltiers generate --check
