@@ -99,6 +99,19 @@ async def test_faults_back_off_twice_as_long_each_time_up_to_a_limit(
     assert delays[-1] == LONGEST_DELAY
 
 
+async def test_a_fault_may_say_how_long_the_wait_gets(queue: WorkQueue[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+    monkeypatch.setattr(queue, "ring_after", lambda key, seconds: delays.append(seconds))
+
+    async def serve(key: str) -> None:
+        raise RetryAfter("mended by hand", longest=20.0)
+
+    for _ in range(14):
+        queue._waiting["a"] = 0.0
+        await run(queue, serve)
+    assert delays[4:8] == [8.0, 16.0, 20.0, 20.0]
+
+
 async def test_the_delay_that_the_server_asks_for_is_a_minimum(
     queue: WorkQueue[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from modeltiers.controllers.external import ExternalProbe, good_for
 from modeltiers.controllers.following import served_spec
 from modeltiers.controllers.shelf import tables_of
 from modeltiers.controllers.store import Body, Key, Store
-from modeltiers.controllers.workqueue import RetryAfter
+from modeltiers.controllers.workqueue import LONGEST_DELAY, RetryAfter
 from modeltiers.domain import conditions
 from modeltiers.domain import modeltier as decisions
 from modeltiers.domain import record as records
@@ -52,6 +52,8 @@ from modeltiers.render.owner import Owner
 log = logging.getLogger(__name__)
 
 KIND: Final = "ModelTier"
+MENDED_RECHECK: Final = 20.0
+"""Longest wait, in seconds, for what somebody has to mend."""
 # Reasons that only say how far a tier is.
 _STEPS: Final = frozenset(item.name for item in conditions.REASONS if item.condition == conditions.RECONCILING)
 
@@ -432,6 +434,11 @@ def apply_error(fault: errors.ApiFault | None) -> ApplyError | None:
 
 
 def raise_for_retry(fault: errors.ApiFault) -> None:
-    """A rejected object stays rejected until the spec changes; all else is worth another try, later and later."""
+    """A rejected object stays rejected until the spec changes; all else is worth another try, later and later.
+
+    What a person mends where we do not watch, a name, a quota, a right, is looked at often enough to be seen to work.
+    """
     if not isinstance(fault, errors.Rejected):
-        raise RetryAfter(str(fault), getattr(fault, "retry_after", None)) from fault
+        mended = isinstance(fault, errors.NameTaken | errors.Forbidden)
+        longest = MENDED_RECHECK if mended else LONGEST_DELAY
+        raise RetryAfter(str(fault), getattr(fault, "retry_after", None), longest) from fault

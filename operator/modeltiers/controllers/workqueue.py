@@ -23,11 +23,15 @@ LONGEST_DELAY: Final = 300.0
 
 
 class RetryAfter(Exception):
-    """Serving failed for now. `seconds` is what the other side asked for, None to back off by ourselves."""
+    """Serving failed for now.
 
-    def __init__(self, reason: str, seconds: float | None = None) -> None:
+    `seconds` is what the other side asked for, None to back off by ourselves, for `longest` seconds at most.
+    """
+
+    def __init__(self, reason: str, seconds: float | None = None, longest: float = LONGEST_DELAY) -> None:
         super().__init__(reason)
         self.seconds = seconds
+        self.longest = longest
 
 
 @dataclass(eq=False)
@@ -84,7 +88,7 @@ class WorkQueue(Generic[K]):
             try:
                 again = await serve(key)
             except RetryAfter as fault:
-                self._back_off(key, fault.seconds)
+                self._back_off(key, fault)
             else:
                 self._failures.pop(key, None)
                 if again is not None:
@@ -102,12 +106,12 @@ class WorkQueue(Generic[K]):
             self._bell.clear()
             await self._bell.wait()
 
-    def _back_off(self, key: K, asked: float | None) -> None:
+    def _back_off(self, key: K, fault: RetryAfter) -> None:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        growing = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 20))
+        growing = min(fault.longest, FIRST_DELAY * 2.0 ** min(failures - 1, 20))
         # Jitter over the upper half, so that a crowd that failed together does not come back together.
         delay = growing * (0.5 + self.jitter() / 2)
-        self.ring_after(key, delay if asked is None else max(delay, asked))
+        self.ring_after(key, delay if fault.seconds is None else max(delay, fault.seconds))
 
     def _on_timer(self, key: K) -> None:
         del self._timers[key]
