@@ -243,6 +243,14 @@ def test_a_stage_that_was_interrupted_is_tried_again_by_its_job(distill: Distill
     assert (entry["state"], entry["attempts"]) == ("Complete", 2)
 
 
+def test_a_stage_that_left_no_word_is_told_and_not_run_again_at_once(distill: Distill) -> None:
+    distill.apply()
+    job = distill.end(Stage.SNAPSHOT, "killed before it could say a word")
+    said = distill.until("Reconciling", "True", "ReportMissing")
+    assert job["metadata"]["name"] in said
+    assert [one["metadata"]["uid"] for one in distill.jobs()] == [job["metadata"]["uid"]]
+
+
 def test_a_lost_status_is_found_again_by_the_stages(distill: Distill) -> None:
     """The operator knows nothing any more, and asks every stage again; each finds its own manifest."""
     distill.apply()

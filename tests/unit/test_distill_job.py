@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from modeltiers.domain.distill.job import JobView, Report, is_over
 from modeltiers.domain.views import PodView
 
-JOB = JobView("job", "uid", digest="d", plan="p", retry="")
+NOW = datetime(2026, 11, 27, 12, 0, 0, tzinfo=UTC)
+JOB = JobView("job", "uid", digest="d", plan="p", retry="", ended="2026-11-27T11:00:00Z")
 DONE = {"complete": True}
 SAID = Report("Complete", {"digest": "d"})
 GIVEN_UP = {"failure": "BackoffLimitExceeded: too often"}
@@ -20,7 +22,7 @@ def over(
 ) -> bool:
     seen = JobView(**{**{name: getattr(JOB, name) for name in JobView.__slots__}, **job})
     pods = [PodView(str(number), phase=phase) for number, phase in enumerate(phases)]
-    return is_over(seen, report, pods, suspended=suspended, plan=plan, retry="")
+    return is_over(seen, report, pods, suspended=suspended, plan=plan, retry="", now=NOW)
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Running"])
@@ -33,6 +35,12 @@ def test_a_complete_job_of_which_no_word_is_left_is_run_again() -> None:
     assert over(DONE, None, "Succeeded")
     assert over(DONE, None)
     assert over(DONE, Report("Complete", {"digest": "another"}), "Succeeded")
+
+
+def test_it_is_not_run_again_at_once() -> None:
+    """What hides the word of one pod may hide that of the next, and a Job a second helps nobody."""
+    assert not over({**DONE, "ended": "2026-11-27T11:59:01Z"}, None, "Succeeded")
+    assert over({**DONE, "ended": "2026-11-27T11:59:00Z"}, None, "Succeeded")
 
 
 def test_a_complete_job_that_said_what_came_of_it_stays() -> None:

@@ -29,7 +29,18 @@ from modeltiers.domain import conditions
 from modeltiers.domain.catalogue import Catalogue
 from modeltiers.domain.distill import admission
 from modeltiers.domain.distill.following import job_of
-from modeltiers.domain.distill.job import JobView, Known, Report, completed, facts_of, is_over, report_of, unfinished
+from modeltiers.domain.distill.job import (
+    MUTE_PAUSE,
+    JobView,
+    Known,
+    Report,
+    completed,
+    facts_of,
+    is_mute,
+    is_over,
+    report_of,
+    unfinished,
+)
 from modeltiers.domain.distill.overview import report_address
 from modeltiers.domain.distill.payback import estimate
 from modeltiers.domain.distill.plan import Plan, Target
@@ -193,7 +204,13 @@ class DistillReconciler:
             facts = replace(facts, hindrance=found or self._unpaid(scene, step) or orders.hindrance or elsewhere)
         fault: errors.ApiFault | None = None
         if job is not None and is_over(
-            job, facts.report, pods, suspended=scene.spec.suspend, plan=plan_hash(orders.plan), retry=_retry(scene.body)
+            job,
+            facts.report,
+            pods,
+            suspended=scene.spec.suspend,
+            plan=plan_hash(orders.plan),
+            retry=_retry(scene.body),
+            now=self.now(),
         ):
             name = ("Job", job.name)
             fault = await self.children.delete(distill_key(scene.key), scene.owner, [name])
@@ -423,12 +440,18 @@ class DistillReconciler:
                     self.ring(tier)
                     for policy in self.store.policies_of(tier):
                         self.ring(policy_key(policy))
+        return self._again(facts, judged)
+
+    def _again(self, facts: JobFacts, judged: list[dict[str, Any]]) -> float | None:
+        """Seconds after which to look again by the clock."""
         if facts.promotion is not None:
             return facts.promotion.wait
         if facts.hindrance is not None and facts.hindrance.reason.startswith("VolumeClaim"):
             return claims.CLAIM_RECHECK
         if facts.hindrance is not None and facts.hindrance.reason == ELSEWHERE:
             return LOOK
+        if facts.job is not None and is_mute(facts.job, facts.report, facts.pods):
+            return MUTE_PAUSE
         moving = conditions.by_type(judged)[conditions.RECONCILING]["status"] == "True"
         return float(self.settings.distill.progress_seconds) if moving and facts.pods else None
 

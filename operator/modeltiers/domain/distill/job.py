@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from modeltiers import names
 from modeltiers.domain.distill.stages import Outcome, Stage
-from modeltiers.domain.views import PodView
+from modeltiers.domain.views import PodView, instant
 
 BUDGET: Final = "BudgetExhausted"
+MUTE_PAUSE: Final = 60.0
+"""Seconds from the end of a Job that left no word until it is run again."""
 _ENDED: Final = ("Succeeded", "Failed")
 _NAMES: Final = frozenset(stage.value for stage in Stage)
 
@@ -93,17 +96,36 @@ def report_of(pods: Sequence[PodView]) -> Report | None:
     return last[1] if last else None
 
 
-def is_over(
-    job: JobView, report: Report | None, pods: Sequence[PodView], *, suspended: bool, plan: str, retry: str
-) -> bool:
-    """Whether a Job has to go: suspended by the spec, to be tried again, or complete without a word of it.
+def is_mute(job: JobView, report: Report | None, pods: Sequence[PodView]) -> bool:
+    """Whether a Job is complete and nothing is left that says what came of it.
 
     A Job may be seen complete before its pod is: what the pod has to say then comes with it.
     """
+    if not job.complete:
+        return False
+    if report is not None:
+        return report.body.get("digest") != job.digest
+    return all(pod.phase in _ENDED for pod in pods)
+
+
+def is_over(
+    job: JobView,
+    report: Report | None,
+    pods: Sequence[PodView],
+    *,
+    suspended: bool,
+    plan: str,
+    retry: str,
+    now: datetime,
+) -> bool:
+    """Whether a Job has to go: suspended by the spec, to be tried again, or complete without a word of it.
+
+    The last is not done at once: what hides the word of one pod may hide that of the next.
+    """
     if job.complete:
-        if report is not None:
-            return report.body.get("digest") != job.digest
-        return all(pod.phase in _ENDED for pod in pods)
+        ended = instant(job.ended)
+        rested = ended is None or now - ended >= timedelta(seconds=MUTE_PAUSE)
+        return is_mute(job, report, pods) and rested
     if suspended:
         return not job.failure
     return bool(job.failure) and (job.plan != plan or job.retry != retry)

@@ -109,6 +109,12 @@ REASONS: Final[tuple[Reason, ...]] = (
         "Look at the queue's workload.",
     ),
     Reason("StageStarting", conditions.RECONCILING, "The stage's pod is on the way.", _WAIT),
+    Reason(
+        "ReportMissing",
+        conditions.RECONCILING,
+        "The stage's Job is complete, and no pod of it is left that says what came of it.",
+        "It is run again and finds what it stored. If it comes back: look for what removes pods or changes them.",
+    ),
     Reason("Suspended", conditions.RECONCILING, "spec.suspend is true: nothing runs.", "Set it to false."),
     Reason(ELSEWHERE, conditions.RECONCILING, "Another DistillJob does the same stage in the same store.", _WAIT),
     Reason(

@@ -12,7 +12,7 @@ from modeltiers.api.distilljob import DistillJobSpec
 from modeltiers.domain import conditions, pod_causes
 from modeltiers.domain.conditions import Observation
 from modeltiers.domain.distill.following import TRIED
-from modeltiers.domain.distill.job import BUDGET, JobView, Known, Report
+from modeltiers.domain.distill.job import BUDGET, MUTE_PAUSE, JobView, Known, Report, is_mute
 from modeltiers.domain.distill.promotion import Step
 from modeltiers.domain.distill.reasons import AWAITING_APPROVAL, COMPLETE, ORDER, STAGE_REASONS
 from modeltiers.domain.distill.stages import Next, Stage, stages_of
@@ -161,6 +161,9 @@ def _on_the_way(facts: JobFacts, now: datetime) -> _Outcome:
         )
     if facts.job and facts.job.failure:
         return _failed(facts, facts.job)
+    if facts.job and is_mute(facts.job, facts.report, facts.pods):
+        said = f"Job {facts.job.name} is complete, and no pod of it says what came of it"
+        return _Outcome("ReportMissing", f"{stage}: {said}; it is run again {MUTE_PAUSE:.0f} s after its end")
     if facts.job and facts.job.suspended:
         return _Outcome("StageQueued", f"Job {facts.job.name} is suspended: its queue has not admitted it")
     scene = Scene.of(_pods(facts), (), now)

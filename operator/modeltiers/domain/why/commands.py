@@ -256,7 +256,8 @@ NEXT: Final[Mapping[str, Command]] = dict(
             describe_pod,
             "ImageNotFound ImagePullDenied ImagePullFailed Preparing Scheduling ContainerStartFailed"
             " ContainerConfigInvalid NotReady Evicted EphemeralStorageEvicted PodRejectedByNode ContainerKilled"
-            " ProgressDeadlineExceeded GpuNotVisible SchedulingGated StageQueued StageStarting Scaling RollingOut",
+            " ProgressDeadlineExceeded GpuNotVisible SchedulingGated StageQueued StageStarting ReportMissing Scaling"
+            " RollingOut",
         ),
         *_words(
             log,
