@@ -66,7 +66,7 @@ def installed(cluster: Cluster) -> Cluster:
 
 @pytest.fixture(scope="session")
 def recorded(
-    installed: Cluster, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    installed: Cluster, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, whole_suite: bool
 ) -> Iterator[None]:
     """Every state of every resource that these tests lead to; each must keep kstatus's contract, and Argo CD's."""
     contracts = {"modeltiers": breach, "routingpolicies": breach, "distilljobs": breach_of_job}
@@ -91,7 +91,7 @@ def recorded(
         for state in states[plural]
         if (problem := contract(state) or argocd.breach(state))
     ]
-    assert len(states["modeltiers"]) > 20
+    assert len(states["modeltiers"]) > (20 if whole_suite else 0)
     assert broken == []
 
 
