@@ -38,7 +38,7 @@ class Kept:
         self.parent, self.child = (int((home / name).read_text()) for name in ("parent", "child"))
 
 
-def until(holds: object, seconds: float = 5) -> None:
+def until(holds: object, seconds: float = 20) -> None:
     assert callable(holds)
     end = time.monotonic() + seconds
     while not holds():

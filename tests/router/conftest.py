@@ -68,7 +68,7 @@ class Router:
 
     async def until(self, holds: Callable[[Any], bool]) -> Any:
         """Wait until the status says something."""
-        for _ in range(200):
+        for _ in range(1000):
             if holds(found := await self.status()):
                 return found
             await asyncio.sleep(0.02)
@@ -115,7 +115,7 @@ def start(tmp_path: Path) -> Start:
 
 def table(*ports: int, policy: dict[str, Any] | None = None, tier: dict[str, Any] | None = None) -> dict[str, Any]:
     """A table with one tier a port, t0 the lowest."""
-    quick = {"timeouts": {"connectMs": 500, "firstByteMs": 400, "idleMs": 400}, **(tier or {})}
+    quick = {"timeouts": {"connectMs": 2_000, "firstByteMs": 2_000, "idleMs": 2_000}, **(tier or {})}
     tiers = [{"name": f"t{index}", "address": f"127.0.0.1:{port}", **quick} for index, port in enumerate(ports)]
     names = [one["name"] for one in tiers]
     return {

@@ -40,7 +40,7 @@ TIMES = {"connectMs": 1_000, "firstByteMs": 10_000, "idleMs": 10_000, "totalMs":
 SURE, UNSURE = -0.05, -5.0
 
 
-def until(holds: Callable[[], object], seconds: float = 5.0) -> None:
+def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"it never came to hold within {seconds} s"

@@ -176,7 +176,7 @@ async def ask(found: ExternalPool, sent: list[bytes] | None = None, *, fresh: bo
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait until something has happened on the other side."""
-    for _ in range(1000):
+    for _ in range(4000):
         if holds():
             return
         await asyncio.sleep(0.005)

@@ -51,7 +51,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def until(holds: Callable[[], object], seconds: float = 5.0) -> None:
+def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"it never came to hold within {seconds} s"

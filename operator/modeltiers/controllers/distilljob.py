@@ -21,10 +21,9 @@ from modeltiers.api.settings import Settings
 from modeltiers.controllers import claims
 from modeltiers.controllers.canary import CanaryCounts
 from modeltiers.controllers.children import Children, owned
-from modeltiers.controllers.modeltier import apply_error, raise_for_retry
+from modeltiers.controllers.faults import apply_error, raise_for_retry, write_status
 from modeltiers.controllers.routers import Routers, can_be_asked
 from modeltiers.controllers.store import DISTILL, Body, Key, OwnerKey, Store, distill_key, policy_key
-from modeltiers.controllers.workqueue import RetryAfter
 from modeltiers.domain import conditions
 from modeltiers.domain.catalogue import Catalogue
 from modeltiers.domain.distill import admission
@@ -127,13 +126,13 @@ class DistillReconciler:
         before = dict(body.get("status") or {})
         if isinstance(parsed, Fault):
             facts = JobFacts(**base, fault=((parsed.path, parsed.message),), known=Known.of(before))
-            return await self._report(key, body, facts, before)
+            return await self._report(body, facts, before)
         owner = Owner(key[0], key[1], body["metadata"]["uid"], DISTILL)
         scene = _Scene(key, body, owner, parsed.spec, before)
         refused = admission.refusals(parsed.spec, self.settings)
         if refused:
             facts = JobFacts(**base, refusals=refused, spec=parsed.spec, known=Known.of(before))
-            return await self._report(key, body, facts, before)
+            return await self._report(body, facts, before)
         return await self._run(scene, base)
 
     async def _run(self, scene: _Scene, base: Mapping[str, Any]) -> float | None:
@@ -152,7 +151,7 @@ class DistillReconciler:
             facts, fault = await self._serve_stage(scene, step, facts)
         else:
             facts = self._promote(scene, facts)
-        wait = await self._report(scene.key, scene.body, replace(facts, apply_error=apply_error(fault)), scene.status)
+        wait = await self._report(scene.body, replace(facts, apply_error=apply_error(fault)), scene.status)
         if fault:
             raise_for_retry(fault)
         return wait
@@ -420,7 +419,7 @@ class DistillReconciler:
                 return progress
         return None
 
-    async def _report(self, key: Key, body: Body, facts: JobFacts, status: dict[str, Any]) -> float | None:
+    async def _report(self, body: Body, facts: JobFacts, status: dict[str, Any]) -> float | None:
         before = body.get("status") or {}
         previous = before.get("conditions") or []
         judged = judge(facts, previous, self.now())
@@ -433,7 +432,8 @@ class DistillReconciler:
         if facts.progress and (running := _running(facts.progress)):
             shown["running"] = running
         if shown != before:
-            await self._write_status(key, body, shown)
+            if (written := await write_status(self.api, DISTILL, body, shown)) is not None:
+                self.store.put_distill(written)
             self._tell(body, previous, judged)
             if shown.get("promotion") != before.get("promotion"):
                 for tier in self.store.tiers_after(body):  # our own writes are no news to the watch
@@ -454,17 +454,6 @@ class DistillReconciler:
             return MUTE_PAUSE
         moving = conditions.by_type(judged)[conditions.RECONCILING]["status"] == "True"
         return float(self.settings.distill.progress_seconds) if moving and facts.pods else None
-
-    async def _write_status(self, key: Key, body: Body, status: Mapping[str, Any]) -> None:
-        metadata = {"name": key[1], "namespace": key[0], "uid": body["metadata"]["uid"]}
-        desired = {"apiVersion": names.API_VERSION, "kind": DISTILL, "metadata": metadata, "status": status}
-        try:
-            self.store.put_distill(await self.api.apply(desired, status=True))
-        except errors.NotFound:
-            return  # deleted meanwhile
-        except errors.ApiFault as fault:
-            raise_for_retry(fault)
-            raise RetryAfter(f"status: {fault}") from fault
 
     def _tell(self, body: Body, previous: Any, now: Any) -> None:
         """An event when the job is at its end, or something stands in the way."""

@@ -22,10 +22,11 @@ from modeltiers.controllers.children import Children, owned
 from modeltiers.controllers.claims import CLAIM_RECHECK, look
 from modeltiers.controllers.egress import Egress
 from modeltiers.controllers.external import ExternalProbe, good_for
+from modeltiers.controllers.faults import apply_error, raise_for_retry, write_status
 from modeltiers.controllers.following import served_spec
 from modeltiers.controllers.shelf import tables_of
 from modeltiers.controllers.store import Body, Key, Store
-from modeltiers.controllers.workqueue import LONGEST_DELAY, RetryAfter
+from modeltiers.controllers.workqueue import RetryAfter
 from modeltiers.domain import conditions
 from modeltiers.domain import modeltier as decisions
 from modeltiers.domain import record as records
@@ -52,8 +53,6 @@ from modeltiers.render.owner import Owner
 log = logging.getLogger(__name__)
 
 KIND: Final = "ModelTier"
-MENDED_RECHECK: Final = 20.0
-"""Longest wait, in seconds, for what somebody has to mend."""
 # Reasons that only say how far a tier is.
 _STEPS: Final = frozenset(item.name for item in conditions.REASONS if item.condition == conditions.RECONCILING)
 
@@ -368,21 +367,11 @@ class TierReconciler:
         waits.append(verdict.wait)
         status = decisions.status_of(facts, spec, record, verdict.conditions, second)
         if status != before:
-            await self._write_status(key, body, status)
+            if (written := await write_status(self.api, KIND, body, status)) is not None:
+                self.store.put_tier(written)
+                self._ring_policies(key)
             self._tell(body, previous, verdict)
         return min((one.total_seconds() for one in waits if one), default=None)
-
-    async def _write_status(self, key: Key, body: Body, status: Mapping[str, Any]) -> None:
-        metadata = {"name": key[1], "namespace": key[0], "uid": body["metadata"]["uid"]}
-        desired = {"apiVersion": names.API_VERSION, "kind": KIND, "metadata": metadata, "status": status}
-        try:
-            self.store.put_tier(await self.api.apply(desired, status=True))
-            self._ring_policies(key)
-        except errors.NotFound:
-            return  # deleted meanwhile
-        except errors.ApiFault as fault:
-            raise_for_retry(fault)
-            raise RetryAfter(f"status: {fault}") from fault
 
     def _ring_policies(self, key: Key) -> None:
         """Tell the policies that cross this tier what we wrote ourselves: the watch's echo is no news."""
@@ -418,27 +407,3 @@ def _sized_words(record: Record) -> str:
         f"{plan['gpusPerReplica']} x {plan['product']} per replica, tensor parallel {plan['tensorParallel']}, "
         f"pipeline parallel {plan['pipelineParallel']}, context {plan['maxModelLen']} tokens{notes}"
     )
-
-
-def apply_error(fault: errors.ApiFault | None) -> ApplyError | None:
-    """What a failed write says, for conditions."""
-    if fault is None:
-        return None
-    return ApplyError(
-        kind=fault.ref.kind.kind,
-        name=fault.ref.name,
-        code=fault.code,
-        reason=fault.condition_reason,
-        message=fault.message,
-    )
-
-
-def raise_for_retry(fault: errors.ApiFault) -> None:
-    """A rejected object stays rejected until the spec changes; all else is worth another try, later and later.
-
-    What a person mends where we do not watch, a name, a quota, a right, is looked at often enough to be seen to work.
-    """
-    if not isinstance(fault, errors.Rejected):
-        mended = isinstance(fault, errors.NameTaken | errors.Forbidden)
-        longest = MENDED_RECHECK if mended else LONGEST_DELAY
-        raise RetryAfter(str(fault), getattr(fault, "retry_after", None), longest) from fault

@@ -17,14 +17,13 @@ from typing import Any, Final
 from modeltiers import names
 from modeltiers.api.settings import Settings
 from modeltiers.controllers.export import Exporter
+from modeltiers.controllers.faults import apply_error, raise_for_retry, write_status
 from modeltiers.controllers.gateway import Gateways
 from modeltiers.controllers.hopkey import HopKeys
-from modeltiers.controllers.modeltier import apply_error, raise_for_retry
 from modeltiers.controllers.routers import FRESH, KEPT, Routers
 from modeltiers.controllers.shelf import Seen, see_policy
 from modeltiers.controllers.store import POLICY, Body, Key, OwnerKey, Store, policy_key
 from modeltiers.controllers.traffic import SHOWN, Traffic
-from modeltiers.controllers.workqueue import RetryAfter
 from modeltiers.domain import conditions
 from modeltiers.domain.entry import Entry, Rung, by_gateway, choose_entry, entry_status, table_at
 from modeltiers.domain.facts import FleetFacts
@@ -280,20 +279,10 @@ class PolicyReconciler:
         status = told({name: before.get(name) for name in SHOWN})
         status = told(self.traffic.facts(key, before, changed=status != before))
         if status != before:
-            await self._write_status(key, seen.body, status)
+            if (written := await write_status(self.api, POLICY, seen.body, status)) is not None:
+                self.store.put_policy(written)
             self._tell(seen.body, previous, verdict.conditions)
         return verdict.wait.total_seconds() if verdict.wait else None
-
-    async def _write_status(self, key: Key, body: Body, status: Mapping[str, Any]) -> None:
-        metadata = {"name": key[1], "namespace": key[0], "uid": body["metadata"]["uid"]}
-        desired = {"apiVersion": names.API_VERSION, "kind": POLICY, "metadata": metadata, "status": status}
-        try:
-            self.store.put_policy(await self.api.apply(desired, status=True))
-        except errors.NotFound:
-            return  # deleted meanwhile
-        except errors.ApiFault as fault:
-            raise_for_retry(fault)
-            raise RetryAfter(f"status: {fault}") from fault
 
     def _tell(self, body: Body, previous: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> None:
         """An event when the policy becomes ready, or stops being so."""

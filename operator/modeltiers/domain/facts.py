@@ -14,6 +14,7 @@ from typing import Any
 from modeltiers.domain import conditions
 from modeltiers.domain.capacity import FreeGpus
 from modeltiers.domain.conditions import Observation
+from modeltiers.domain.engine_messages import quote
 from modeltiers.domain.scaling import Scaling
 from modeltiers.domain.views import ContainerView, DeploymentView, PodView
 
@@ -52,6 +53,18 @@ class ApplyError:
     code: int = 0
     reason: str = ""
     message: str = ""
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it stays until somebody mends it."""
+        return self.code in (400, 403, 413, 422) or self.reason in ("NameConflict", "Forbidden", "Rejected")
+
+    def told(self, namespace: str) -> tuple[str, str]:
+        """Reason and message for a resource that tells of all its children's faults alike."""
+        said = f"{self.kind} {namespace}/{self.name} could not be written: “{quote(self.message) or self.code}”"
+        if self.lasts:
+            return "NotWritten", f"{said}. Grant the right, free the name or correct what it says"
+        return "ApiUnavailable", f"{said}. It is tried again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -355,14 +355,8 @@ def _through_gateway(facts: PolicyFacts, served: _Outcome) -> _Outcome:
 
 def _unwritten(facts: PolicyFacts, error: ApplyError) -> _Outcome:
     """A child could not be written: for a moment, or for a reason that only a person lifts."""
-    stalled = error.code in (400, 403, 413, 422) or error.reason in ("NameConflict", "Forbidden", "Rejected")
-    where = f"{error.kind} {facts.namespace}/{error.name}"
-    way_out = "grant the right, free the name or correct what it says" if stalled else "it is tried again"
-    message = (
-        f"{where} could not be written: “{quote(error.message) or error.code}”. {way_out[:1].upper()}{way_out[1:]}"
-    )
-    reason = "NotWritten" if stalled else "ApiUnavailable"
-    return _Outcome("False" if stalled else "Unknown", reason, message, not stalled, stalled)
+    reason, message = error.told(facts.namespace)
+    return _Outcome("False" if error.lasts else "Unknown", reason, message, not error.lasts, error.lasts)
 
 
 def _served(facts: PolicyFacts, tiers: Observation, live: Observation) -> _Outcome:

@@ -27,7 +27,7 @@ from tests.router.kit.client import Reply, get
 
 ROOT: Final = Path(__file__).parents[3]
 PREFIX: Final = "modeltiers_router_"
-QUICK: Final = {"connectMs": 500, "firstByteMs": 500, "idleMs": 500, "totalMs": 5_000}
+QUICK: Final = {"connectMs": 2_000, "firstByteMs": 2_000, "idleMs": 2_000, "totalMs": 10_000}
 ENDS_SOON: Final = ("--settle-seconds", "0.05", "--drain-seconds", "0.5")
 """So that a test does not wait for the end of what it left open; flags of the test come behind and win."""
 
@@ -124,7 +124,7 @@ class Router:
         found: dict[str, Any] = self.get("/status").json
         return found
 
-    def until(self, holds: Callable[[dict[str, Any]], object], seconds: float = 5.0) -> dict[str, Any]:
+    def until(self, holds: Callable[[dict[str, Any]], object], seconds: float = 20.0) -> dict[str, Any]:
         """Wait until the status says something."""
         until = time.monotonic() + seconds
         while not holds(found := self.status()):
@@ -132,7 +132,7 @@ class Router:
             time.sleep(0.01)
         return found
 
-    def idle(self, seconds: float = 5.0) -> dict[str, Any]:
+    def idle(self, seconds: float = 20.0) -> dict[str, Any]:
         """Wait until nothing is in flight, neither of clients nor to tiers."""
         return self.until(lambda status: not status["inFlight"] and not _upstream_in_flight(status), seconds)
 

@@ -98,15 +98,10 @@ def _refused(accepted: Observation) -> _Outcome | None:
 
 
 def _unwritten(facts: JobFacts) -> _Outcome | None:
-    error = facts.apply_error
-    if error is None:
+    if (error := facts.apply_error) is None:
         return None
-    stalled = error.code in (400, 403, 413, 422) or error.reason in ("NameConflict", "Forbidden", "Rejected")
-    where = f"{error.kind} {facts.namespace}/{error.name}"
-    said = f"{where} could not be written: “{quote(error.message) or error.code}”"
-    if stalled:
-        said = f"{said}. Grant the right, free the name or correct what it says"
-    return _Outcome("NotWritten" if stalled else "ApiUnavailable", said, stalled=stalled)
+    reason, message = error.told(facts.namespace)
+    return _Outcome(reason, message, stalled=error.lasts)
 
 
 def _at_the_end(facts: JobFacts) -> _Outcome | None:
