@@ -88,6 +88,19 @@ def actionlint() -> Path:
     return find(ACTIONLINT, user_directories(None, os.environ)) or build(ACTIONLINT)
 
 
+ARGOCD = (
+    Tool("argocd", "argocd", "github.com/argoproj/argo-cd/v3/cmd", "5 to 10 min"),
+    Tool("argocd-redis", "argocd-redis", OURS, "5 s", pin="github.com/alicebob/miniredis/v2"),
+)
+"""Every component of Argo CD in one program, and the cache between them: the tests of GitOps want them."""
+
+
+def argocd() -> dict[str, Path]:
+    """Return Argo CD and its cache, from a directory that the user names, the cache, or a build."""
+    directories = user_directories(None, os.environ)
+    return {tool.name: find(tool, directories) or build(tool) for tool in ARGOCD}
+
+
 def helm(major: int = 4) -> Path:
     """Return Helm, from a directory that the user names, the cache, or a build."""
     return find(HELMS[major], user_directories(None, os.environ)) or build(HELMS[major])
@@ -185,6 +198,8 @@ def flags(tool: Tool) -> tuple[str, ...]:
         facts |= {"gitTreeState": "archive", "buildDate": "1970-01-01T00:00:00Z"}
         packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
         stamped = {f"{package}.{name}": fact for package in packages for name, fact in facts.items()}
+    if tool.name == "argocd":
+        stamped = {"github.com/argoproj/argo-cd/v3/common.version": pinned.removeprefix("v")}
     if tool in HELMS.values():
         stamped = {f"{tool.package.removesuffix('cmd/helm')}internal/version.version": pinned}
     if tool.name == "helm3":  # without it, `helm template` takes the cluster for Kubernetes 1.20
@@ -201,6 +216,15 @@ def flags(tool: Tool) -> tuple[str, ...]:
         "-ldflags",
         " ".join(["-s -w", *(f"-X {key}={value}" for key, value in stamped.items())]),
     )
+
+
+def toolchain(module: str) -> str:
+    """Return which Go builds the module: the one at hand, unless its go.mod names a newer one.
+
+    `local` is the rule because a Go that is too old shall say so instead of fetching another one.
+    """
+    named = re.search(r"^toolchain (\S+)$", (TOOLS / module / "go.mod").read_text(), re.MULTILINE)
+    return named.group(1) if named else "local"
 
 
 def build(tool: Tool) -> Path:
@@ -223,8 +247,7 @@ def _build_to(tool: Tool, target: Path) -> None:
     what = f"building {tool.name} {version(tool)} from source (once, about {tool.minutes} on 2 cores)"
     fresh = target.with_name(f".{tool.name}.{os.getpid()}")
     log = target.with_name(f"{tool.name}.log")
-    # GOTOOLCHAIN=local: a Go that is too old shall say so instead of fetching another one.
-    environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
+    environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": toolchain(tool.module)}
     command = ["go", "build", *flags(tool), "-o", str(fresh), tool.package]
     began = said = time.monotonic()
     say(what)

@@ -119,7 +119,8 @@ class ApiServer:
 
 def collection(body: Body, namespace: str) -> str:
     """The path of an object's siblings."""
-    return f"/apis/{body['apiVersion']}/namespaces/{namespace}/{body['kind'].lower()}s"
+    plural = f"{body['kind'].lower()}s".replace("cys", "cies")
+    return f"/apis/{body['apiVersion']}/namespaces/{namespace}/{plural}"
 
 
 def patched(base: Any, patch: Any) -> Any:

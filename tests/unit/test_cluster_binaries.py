@@ -88,6 +88,13 @@ def test_releases_have_caches_of_their_own() -> None:
     assert len(set(places)) == len(places)
 
 
+def test_a_module_may_name_a_newer_go_than_the_rest_is_built_with() -> None:
+    """Argo CD wants one; a Go that is too old for the others shall say so and fetch nothing."""
+    assert binaries.toolchain("kubernetes") == "local"
+    assert binaries.toolchain("argocd").startswith("go1.")
+    assert all(binaries.version(tool).startswith("v") for tool in binaries.ARGOCD)
+
+
 def test_an_unknown_release_is_refused() -> None:
     """The error lists what there is."""
     with pytest.raises(HarnessError, match="pinned, floor"):
