@@ -11,10 +11,12 @@ import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TextIO
 
 from e2e.cluster import kubeconfig as kubeconfigs
+from e2e.cluster.objects import Objects
 from e2e.cluster.report import HarnessError
 
 
@@ -74,6 +76,11 @@ class Reachable(abc.ABC):
     @abc.abstractmethod
     def as_admin(self) -> Kubectl:
         """The administrator's kubectl."""
+
+    @cached_property
+    def objects(self) -> Objects:
+        """What there is, as the administrator reads it."""
+        return Objects(self.kubeconfig)
 
     @property
     def kubeconfig(self) -> Path:

@@ -133,9 +133,11 @@ class Tiers:
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
         """An object, or None."""
-        text = self.kubectl("get", kind, name, "-o", "json", "--ignore-not-found")
-        found: dict[str, Any] | None = json.loads(text) if text else None
-        return found
+        return self.cluster.objects.get(kind, name, self.namespace)
+
+    def listed(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
+        """The objects of a kind that a label selector chooses."""
+        return self.cluster.objects.list(kind, self.namespace, selector)
 
     def status(self, name: str) -> dict[str, Any]:
         """A tier's status."""

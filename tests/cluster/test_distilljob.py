@@ -58,10 +58,9 @@ class Distill:
         """Run kubectl in the namespace as the administrator."""
         return self.tiers.cluster.kubectl("-n", self.tiers.namespace, *args, **more).stdout
 
-    def get(self, *what: str) -> Any:
-        """Read an object or a list; nothing if it is not there."""
-        said = self.kubectl("get", *what, "-o", "json", "--ignore-not-found")
-        return json.loads(said) if said.strip() else {}
+    def get(self, kind: str, name: str) -> Any:
+        """Read an object; nothing if it is not there."""
+        return self.tiers.get(kind, name) or {}
 
     @property
     def status(self) -> dict[str, Any]:
@@ -86,7 +85,7 @@ class Distill:
 
     def jobs(self) -> list[dict[str, Any]]:
         """Its Jobs."""
-        return list(self.get("jobs", "-l", f"modeltiers.dev/distilljob={self.name}").get("items", []))
+        return self.tiers.listed("jobs", f"modeltiers.dev/distilljob={self.name}")
 
     def job(self, stage: Stage) -> dict[str, Any]:
         """The Job of a stage that is not at its end, as soon as it is there with a pod."""
@@ -114,7 +113,7 @@ class Distill:
 
     def pods(self, job: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The pods of a Job that have not ended."""
-        found = self.get("pods", "-l", f"batch.kubernetes.io/job-name={job['metadata']['name']}").get("items", [])
+        found = self.tiers.listed("pods", f"batch.kubernetes.io/job-name={job['metadata']['name']}")
         return [pod for pod in found if pod["status"]["phase"] not in ("Succeeded", "Failed")]
 
     def end(self, stage: Stage, report: Mapping[str, Any] | str, code: int = 0) -> dict[str, Any]:
