@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from modeltiers.cli.charts import VERSION
+from modeltiers import __version__
 from modeltiers.cli.images import images
 
 DIGEST = "sha256:" + "0" * 64
@@ -28,7 +28,7 @@ def listed(tmp_path: Path, *texts: str, output: str = "name") -> str:
 
 def test_the_defaults(tmp_path: Path) -> None:
     assert listed(tmp_path).splitlines() == [
-        *(f"localhost/modeltiers/{name}:{VERSION}" for name in ("operator", "router", "distill", "train")),
+        *(f"localhost/modeltiers/{name}:{__version__}" for name in ("operator", "router", "distill", "train")),
         "docker.io/vllm/vllm-openai:v0.32.0",
     ]
 

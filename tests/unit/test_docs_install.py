@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modeltiers.cli.charts import KUBE_VERSION, VERSION
+from modeltiers.cli.charts import KUBE_VERSION, __version__
 from modeltiers.cli.images import merged
 from modeltiers.cli.main import COMMANDS
 
@@ -29,8 +29,8 @@ def test_there_are_snippets_for_both_modes() -> None:
 
 def test_versions_and_commands_are_those_that_there_are() -> None:
     assert f"kubeVersion: {KUBE_VERSION}" in PAGE
-    assert set(re.findall(r"modeltiers-(\d+\.\d+\.\d+)\.tgz", PAGE)) == {VERSION}
-    assert set(re.findall(r"modeltiers/\$name:(\S+)", PAGE)) == {VERSION}
+    assert set(re.findall(r"modeltiers-(\d+\.\d+\.\d+)\.tgz", PAGE)) == {__version__}
+    assert set(re.findall(r"modeltiers/\$name:(\S+)", PAGE)) == {__version__}
     assert "images" in COMMANDS
     assert "modeltiers images -f values.yaml" in PAGE
 

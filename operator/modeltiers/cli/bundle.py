@@ -15,14 +15,13 @@ import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import yaml
 
-from modeltiers import names
+from modeltiers import __version__, names
 from modeltiers.cli import gather
 from modeltiers.cli.kubectl import Body, Fault, Kubectl
 from modeltiers.cli.objects import PLURAL
@@ -96,11 +95,7 @@ class Bundle:
         return replace(self.kubectl, namespace=namespace)
 
     def _versions(self) -> None:
-        try:
-            ours = version("modeltiers")
-        except PackageNotFoundError:
-            ours = "not installed"
-        self._text("versions.txt", f"modeltiers {ours}\n{self._said(self._at(''), 'version', '--output=yaml')}")
+        self._text("versions.txt", f"modeltiers {__version__}\n{self._said(self._at(''), 'version', '--output=yaml')}")
 
     def _nodes(self) -> None:
         self._list("cluster", self._at(""), ("nodes",))

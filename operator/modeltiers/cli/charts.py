@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from modeltiers import names
+from modeltiers import __version__, names
 from modeltiers.api.crd import HEADER, RESOURCES, crd, to_yaml
 from modeltiers.api.reference import fields_page
 from modeltiers.api.schema import structural
@@ -21,7 +21,6 @@ from modeltiers.kube.access import USES, Scope, rules
 
 CHART: Final = Path("charts/modeltiers")
 CRD_CHART: Final = Path("charts/modeltiers-crds")
-VERSION: Final = "0.2.0"
 KUBE_VERSION: Final = f">={FLOOR[0]}.{FLOOR[1]}.0-0"
 
 KEPT: Final = {
@@ -40,7 +39,7 @@ def chart() -> dict[Path, str]:
     about = _about("modeltiers", "A Kubernetes operator for model tiers: the right request to the right model.")
     files = {
         CHART / "Chart.yaml": to_yaml(
-            {**about, "appVersion": VERSION, "keywords": KEYWORDS, "annotations": _annotations()}
+            {**about, "appVersion": __version__, "keywords": KEYWORDS, "annotations": _annotations()}
         ),
         CHART / "values.yaml": f"# {HEADER}\n---\n{values_file(Values, 'settings')}",
         CHART / "values.schema.json": values_schema(Values),
@@ -88,7 +87,7 @@ def _about(name: str, description: str) -> dict[str, Any]:
         "name": name,
         "description": description,
         "type": "application",
-        "version": VERSION,
+        "version": __version__,
         "kubeVersion": KUBE_VERSION,
     }
 

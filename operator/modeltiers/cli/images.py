@@ -15,9 +15,9 @@ import click
 import yaml
 from pydantic import ValidationError
 
+from modeltiers import __version__
 from modeltiers.api.values import ImageParts, Values
 from modeltiers.api.values_schema import defaults
-from modeltiers.cli.charts import VERSION
 
 
 def merged(*files: Mapping[str, object]) -> Values:
@@ -55,7 +55,7 @@ def _name(parts: ImageParts, registry: str) -> str:
     if not parts.repository:
         return ""
     name = "/".join(filter(None, (registry or parts.registry, parts.repository)))
-    return f"{name}@{parts.digest}" if parts.digest else f"{name}:{parts.tag or VERSION}"
+    return f"{name}@{parts.digest}" if parts.digest else f"{name}:{parts.tag or __version__}"
 
 
 @click.command()
