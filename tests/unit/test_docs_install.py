@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modeltiers.cli.charts import KUBE_VERSION, __version__
+from modeltiers import __version__
+from modeltiers.cli.charts import KUBE_VERSION
 from modeltiers.cli.images import merged
 from modeltiers.cli.main import COMMANDS
 
