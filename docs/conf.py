@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
-
-ROOT = Path(__file__).parents[1]
+from modeltiers import __version__ as release
 
 project = "modeltiers"
 author = "the modeltiers authors"
-release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 extensions = ["myst_parser", "sphinx_copybutton"]
 html_theme = "furo"
 html_title = f"modeltiers {release}"
