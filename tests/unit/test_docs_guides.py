@@ -77,7 +77,7 @@ def test_annotations_of_a_namespace_are_those_that_are_looked_at() -> None:
 
 
 def test_records_are_read_where_routers_keep_them(tmp_path: Path) -> None:
-    (program,) = re.findall(r"-c \\\n  '(import glob.*?)' > records", TEXTS["tuning"])
+    (program,) = re.findall(r"-c \\\n  '(import glob.*?)' \\\n", TEXTS["tuning"])
     assert SPOOL in program
     for name in ("0-2.jsonl", "0-1.jsonl"):
         (tmp_path / name).write_text(f"{name}\n")
