@@ -7,6 +7,7 @@ from modeltiers import __version__ as release
 project = "modeltiers"
 author = "the modeltiers authors"
 extensions = ["myst_parser", "sphinx_copybutton"]
+highlight_language = "none"
 html_theme = "furo"
 html_title = f"modeltiers {release}"
 html_show_copyright = html_show_sphinx = False

@@ -106,3 +106,18 @@ def test_the_curve_is_that_of_the_records(tmp_path: Path) -> None:
     }
     (shown,) = re.findall(r"```json\n(.*?)```", TEXTS["tuning"], re.DOTALL)
     assert json.loads(shown).keys() == lines[0].keys()
+
+
+@pytest.mark.parametrize("page", ["README.md", "examples/README.md", "SECURITY.md", "CONTRIBUTING.md"])
+def test_links_of_pages_outside_the_site_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    links = [one for one in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8")) if "://" not in one]
+    assert [one for one in links if not (path.parent / one).exists()] == []
+
+
+def test_every_example_is_in_the_index() -> None:
+    linked = set(re.findall(r"\]\(([^)]+)\)", (ROOT / "examples/README.md").read_text(encoding="utf-8")))
+    files = {path.relative_to(ROOT / "examples") for path in (ROOT / "examples").rglob("*.yaml")}
+    missing = {str(one) for one in files if not {str(one), str(one.parent), one.parts[0]} & linked}
+    # The rungs of a ladder and the like are in the index by their folder, or by the file that leads to them.
+    assert missing == set()
