@@ -416,7 +416,8 @@ def test_a_tier_that_serves_something_else_is_said(distill: Distill) -> None:
 
 def test_a_tier_that_follows_nobody_says_so(tiers: Tiers) -> None:
     tiers.apply("small", {**SPEC_OF_TIER, "model": {"source": "distill://nobody"}})
-    assert "DistillJob nobody" in tiers.stalled("small", "NotAllowed")
+    assert "DistillJob nobody" in tiers.reasoned("small", "Reconciling", "True", "DistillJobNotFound")
+    assert "DistillJob nobody" in tiers.stalled("small", "DistillJobNotFound")
 
 
 # --- before anything is spent -----------------------------------------------------------------------------------------

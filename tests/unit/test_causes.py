@@ -146,6 +146,18 @@ CASES: list[Case] = [
         ("args[0]", "remove"),
     ),
     (
+        "DistillJobNotFound",
+        facts(job_missing=(("spec.model.source", "there is no DistillJob orders: create it"),)),
+        True,
+        ("spec.model.source: there is no DistillJob orders: create it",),
+    ),
+    (
+        "DistillJobNotFound",
+        facts(job_missing=(("spec.model.source", "there is no DistillJob orders"),), arriving=timedelta(seconds=3)),
+        False,
+        ("spec.model.source: there is no DistillJob orders",),
+    ),
+    (
         "UnknownModel",
         facts(no_fit=("UnknownModel", "spec.model.source: no such model"), sized=None),
         True,

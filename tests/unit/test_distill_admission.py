@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.settings import Settings
 from modeltiers.domain.claims import ClaimView
-from modeltiers.domain.distill.admission import Around, hindrance, refusals, too_long
+from modeltiers.domain.distill.admission import Around, arrives, hindrance, refusals, too_long
 from modeltiers.domain.distill.payback import Estimate, Tier, estimate
 from tests.unit.test_distill_stages import SPEC, spec
 
@@ -62,6 +64,16 @@ def test_what_would_end_badly_is_said_first(changes: dict[str, Any], around: Aro
     assert found is not None
     assert (found.reason, found.passes) == (reason, False)
     assert words in found.message
+
+
+def test_what_may_be_on_its_way_passes_for_a_moment() -> None:
+    """A claim that is missing may come; a claim that cannot be shared stays as it is."""
+    missing, alone = (hindrance("job", job(), one) for one in (Around(claim_missing=True), Around(claim=ALONE)))
+    assert missing is not None
+    assert arrives(missing, timedelta(seconds=7)) == replace(missing, passes=True, wait=7.0)
+    assert arrives(missing, None) == missing
+    assert arrives(alone, timedelta(seconds=7)) == alone
+    assert arrives(None, timedelta(seconds=7)) is None
 
 
 @pytest.mark.parametrize(

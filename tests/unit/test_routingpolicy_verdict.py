@@ -19,7 +19,7 @@ from modeltiers.domain.entry import Entry
 from modeltiers.domain.export import no_api
 from modeltiers.domain.facts import ApplyError
 from modeltiers.domain.policy_keys import Keys
-from modeltiers.domain.policy_reasons import ORDER, QUESTIONS, REASONS
+from modeltiers.domain.policy_reasons import ORDER, QUESTIONS, REASONS, reasons_page
 from modeltiers.domain.policy_table import CompiledTable, Doubt, Fault
 from modeltiers.domain.policy_verdict import (
     ASK_AGAIN,
@@ -52,6 +52,7 @@ FACTS = PolicyFacts(
     entry=HERE,
 )
 SPEC = RoutingPolicySpec.model_validate({"model": "support", "tiers": [{"name": "small"}, {"name": "large"}]})
+PAGE = Path(__file__).parents[2] / "docs/reference/routingpolicy-reasons.md"
 
 
 def with_(**changes: Any) -> PolicyFacts:
@@ -173,6 +174,18 @@ class TestTiers:
         said = summary(verdict)
         assert (said["TiersReady"], said["Compiled"], said["Ready"]) == ("False/TierNotFound",) * 3
         assert "The last good table abc123 goes on serving" in message(verdict)
+
+    def test_one_that_may_be_on_its_way(self) -> None:
+        """Nothing is wrong yet with a policy that was applied a moment before its tiers; with another fault it is."""
+        gone = Fault("TierNotFound", "spec.tiers[1]", "there is no ModelTier large in this namespace; create it")
+        wrong = Fault("InvalidPolicy", "spec.accept", "contradicts itself")
+        facts = with_(faults=(gone,), table=None, arriving=timedelta(seconds=7))
+        verdict = judge(facts, [], NOW)
+        said = summary(verdict)
+        assert (said["Ready"], said["Reconciling"]) == ("Unknown/TierNotFound", "True/TierNotFound")
+        assert (told(facts, verdict), verdict.wait) == ("InProgress", timedelta(seconds=7))
+        for worse in ({"faults": (gone, wrong)}, {"arriving": None}, {"older": "first"}):
+            assert summary(judge(dataclasses.replace(facts, **worse), [], NOW))["Stalled"].startswith("True/")
 
     def test_one_asleep_is_as_wanted(self) -> None:
         """Scaled to zero by its spec: the policy is Ready past it."""
@@ -377,6 +390,7 @@ ANY = st.builds(
     cycle=st.sampled_from([(), ("support", "support")]),
     tiers=st.lists(st.builds(TierFacts, st.just("t"), st.sampled_from(Standing), TEXT), max_size=3).map(tuple),
     faults=st.lists(FAULTS, max_size=5).map(tuple),
+    arriving=st.sampled_from([None, timedelta(seconds=3)]),
     table=st.sampled_from([None, TABLE, dataclasses.replace(TABLE, doubts=(Doubt("spec", "x"),))]),
     last_good=st.none() | st.just("old999"),
     apply_error=st.none() | st.builds(ApplyError, st.just("ConfigMap"), st.just("n"), st.sampled_from([0, 403, 503])),
@@ -472,6 +486,12 @@ def test_the_way_in_from_outside_is_told_and_changes_nothing_about_ready() -> No
     missing = judge(with_(exported=no_api("HTTPRoute")), [], NOW)
     assert summary(missing)["Exported"] == "False/GatewayApiMissing"
     assert (summary(missing)["Ready"], missing.wait) == ("True/Serving", timedelta(seconds=30))
+
+
+def test_the_page_is_what_the_code_says() -> None:
+    """Run `modeltiers generate` when this fails."""
+    assert PAGE.read_text(encoding="utf-8") == reasons_page()
+    assert all(f"| `{one.name}` |" in reasons_page() for one in REASONS)
 
 
 def test_reasons_are_sound() -> None:

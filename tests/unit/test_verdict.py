@@ -444,6 +444,8 @@ worlds = st.builds(
     deleting=st.sampled_from([False, False, False, True]),
     fault=st.sampled_from([None, None, None, (("spec.x", "bad"),)]),
     refusals=st.sampled_from([(), (), (("spec.y", "no"),)]),
+    job_missing=st.sampled_from([(), (), (("spec.model.source", "there is no DistillJob j"),)]),
+    arriving=st.sampled_from([None, timedelta(seconds=3)]),
     no_fit=st.sampled_from([None, None, ("FitsNoAccelerator", "too big"), ("Odd", "")]),
     sized=st.sampled_from([None, "1 x H100"]),
     apply_error=st.sampled_from(

@@ -24,7 +24,7 @@ from modeltiers.controllers.children import Children, owned
 from modeltiers.controllers.faults import apply_error, raise_for_retry, write_status
 from modeltiers.controllers.routers import Routers, can_be_asked
 from modeltiers.controllers.store import DISTILL, Body, Key, OwnerKey, Store, distill_key, policy_key
-from modeltiers.domain import conditions
+from modeltiers.domain import arrival, conditions
 from modeltiers.domain.catalogue import Catalogue
 from modeltiers.domain.distill import admission
 from modeltiers.domain.distill.following import job_of
@@ -200,7 +200,9 @@ class DistillReconciler:
         if not running:
             found = admission.hindrance(scene.key[1], scene.spec, await self._around(scene))
             elsewhere = self._elsewhere(scene, step) if job is None else None
-            facts = replace(facts, hindrance=found or self._unpaid(scene, step) or orders.hindrance or elsewhere)
+            found = found or self._unpaid(scene, step) or orders.hindrance or elsewhere
+            arriving = arrival.left(scene.body["metadata"].get("creationTimestamp", ""), self.now())
+            facts = replace(facts, hindrance=admission.arrives(found, arriving))
         fault: errors.ApiFault | None = None
         if job is not None and is_over(
             job,
@@ -446,6 +448,8 @@ class DistillReconciler:
         """Seconds after which to look again by the clock."""
         if facts.promotion is not None:
             return facts.promotion.wait
+        if facts.hindrance is not None and facts.hindrance.wait is not None:
+            return facts.hindrance.wait
         if facts.hindrance is not None and facts.hindrance.reason.startswith("VolumeClaim"):
             return claims.CLAIM_RECHECK
         if facts.hindrance is not None and facts.hindrance.reason == ELSEWHERE:

@@ -10,6 +10,10 @@ from modeltiers.domain.distill.following import followed, job_of
 FIELD = "spec.model.source"
 
 
+class JobNotFound(Fault):
+    """There is no DistillJob of the name that the tier follows."""
+
+
 def served_spec(store: Store, namespace: str, spec: ModelTierSpec) -> ModelTierSpec | Fault:
     """What a tier should serve, or why that cannot be said."""
     name = job_of(spec)
@@ -17,7 +21,7 @@ def served_spec(store: Store, namespace: str, spec: ModelTierSpec) -> ModelTierS
         return spec
     body = store.distill((namespace, name))
     if body is None:
-        return Fault(FIELD, f"there is no DistillJob {name} in this namespace: create it, or correct the name")
+        return JobNotFound(FIELD, f"there is no DistillJob {name} in this namespace: create it, or correct the name")
     job = parse_distill(body)
     if isinstance(job, Fault):
         return Fault(FIELD, f"DistillJob {name} is not valid, so that nothing is known of its model: {job.message}")

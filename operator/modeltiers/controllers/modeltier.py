@@ -23,11 +23,11 @@ from modeltiers.controllers.claims import CLAIM_RECHECK, look
 from modeltiers.controllers.egress import Egress
 from modeltiers.controllers.external import ExternalProbe, good_for
 from modeltiers.controllers.faults import apply_error, raise_for_retry, write_status
-from modeltiers.controllers.following import served_spec
+from modeltiers.controllers.following import JobNotFound, served_spec
 from modeltiers.controllers.shelf import tables_of
 from modeltiers.controllers.store import Body, Key, Store
 from modeltiers.controllers.workqueue import RetryAfter
-from modeltiers.domain import conditions
+from modeltiers.domain import arrival, conditions
 from modeltiers.domain import modeltier as decisions
 from modeltiers.domain import record as records
 from modeltiers.domain.asks import size, sizing_status
@@ -105,7 +105,7 @@ class TierReconciler:
             return await self._serve_external(key, body, parsed.spec)
         spec = served_spec(self.store, key[0], parsed.spec)
         if isinstance(spec, Fault):
-            facts = TierFacts(**self._base(key, body), refusals=((spec.path, spec.message),))
+            facts = TierFacts(**self._base(key, body), **_why_not(spec))
             return await self._report(key, body, parsed.spec, facts, self._existing(key, body))
         return await self._serve_model(key, body, spec)
 
@@ -176,6 +176,7 @@ class TierReconciler:
             "name": key[1],
             "generation": body["metadata"].get("generation", 0),
             "deleting": bool(body["metadata"].get("deletionTimestamp")),
+            "arriving": arrival.left(body["metadata"].get("creationTimestamp", ""), self.now()),
         }
 
     def _deployment(self, key: Key, body: Body, revision: str = names.FIRST_REVISION) -> Body | None:
@@ -407,3 +408,9 @@ def _sized_words(record: Record) -> str:
         f"{plan['gpusPerReplica']} x {plan['product']} per replica, tensor parallel {plan['tensorParallel']}, "
         f"pipeline parallel {plan['pipelineParallel']}, context {plan['maxModelLen']} tokens{notes}"
     )
+
+
+def _why_not(spec: Fault) -> dict[str, Any]:
+    """What the facts say of a tier whose model cannot be said."""
+    said = ((spec.path, spec.message),)
+    return {"job_missing": said} if isinstance(spec, JobNotFound) else {"refusals": said}

@@ -24,7 +24,7 @@ from modeltiers.controllers.routers import FRESH, KEPT, Routers
 from modeltiers.controllers.shelf import Seen, see_policy
 from modeltiers.controllers.store import POLICY, Body, Key, OwnerKey, Store, policy_key
 from modeltiers.controllers.traffic import SHOWN, Traffic
-from modeltiers.domain import conditions
+from modeltiers.domain import arrival, conditions
 from modeltiers.domain.entry import Entry, Rung, by_gateway, choose_entry, entry_status, table_at
 from modeltiers.domain.facts import FleetFacts
 from modeltiers.domain.policy_table import policy_behind
@@ -167,6 +167,7 @@ class PolicyReconciler:
             cycle=self._cycle(key, ladder),
             tiers=tuple(TierFacts(name, *self._standing(key[0], name)) for name in ladder),
             faults=seen.faults,
+            arriving=arrival.left(metadata.get("creationTimestamp", ""), self.now()),
             table=seen.table,
             last_good=hashlib.sha256(kept[0].encode()).hexdigest()[:12] if kept else None,
             apply_error=apply_error(fault),

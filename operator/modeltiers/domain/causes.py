@@ -34,6 +34,15 @@ def spec_is_not_allowed(scene: Scene) -> Cause | None:
     return Cause("NotAllowed", _listed(refusals), FAILING) if refusals else None
 
 
+def job_is_not_there(scene: Scene) -> Cause | None:
+    """The tier follows a DistillJob that may be applied a moment after it."""
+    missing, arriving = scene.facts.job_missing, scene.facts.arriving
+    if not missing:
+        return None
+    severity, until = (FAILING, None) if arriving is None else (WAITING, scene.now + arriving)
+    return Cause("DistillJobNotFound", _listed(missing), severity, until)
+
+
 def no_layout_fits(scene: Scene) -> Cause | None:
     """Sizing found no layout, or does not know the model."""
     if scene.facts.no_fit is None:
@@ -184,6 +193,6 @@ def _refused_by_server(where: str, text: str, word: str) -> Cause:
     return Cause(word, told(where, what, said, way_out), severity)
 
 
-SPEC: Final[tuple[Check, ...]] = (spec_is_invalid, spec_is_not_allowed)
+SPEC: Final[tuple[Check, ...]] = (spec_is_invalid, spec_is_not_allowed, job_is_not_there)
 BEFORE: Final[tuple[Check, ...]] = (*SPEC, no_layout_fits, write_failed)
 PODS: Final[tuple[Check, ...]] = (pods_cannot_be_created, *pod_causes.CHECKS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -119,6 +119,10 @@ class TierFacts:
     """Paths and messages, where the stored object is not valid."""
     refusals: tuple[tuple[str, str], ...] = ()
     """Paths and messages of what is valid but not allowed."""
+    job_missing: tuple[tuple[str, str], ...] = ()
+    """Path and message, where there is no DistillJob of the name that the tier follows."""
+    arriving: timedelta | None = None
+    """How long what the spec refers to may still be on its way; None once it should be there."""
     no_fit: tuple[str, str] | None = None
     """Sizing's reason and message, where no layout fits."""
     sized: str | None = None

@@ -99,6 +99,8 @@ class PolicyFacts:
     """In the order of the ladder."""
     faults: tuple[Fault, ...] = ()
     """Why the present spec does not compile."""
+    arriving: timedelta | None = None
+    """How long what the spec refers to may still be on its way; None once it should be there."""
     table: CompiledTable | None = None
     """The table of the present spec."""
     last_good: str | None = None
@@ -327,6 +329,9 @@ def _outcome(facts: PolicyFacts, observed: Sequence[Observation]) -> _Outcome:
     accepted, compiled, tiers, live, keys = observed
     if facts.deleting:
         return _Outcome("Unknown", "Terminating", "the policy is being deleted", reconciling=True)
+    if facts.arriving is not None and accepted.status == "True" and _refers_to_what_is_not_there(facts):
+        said = f"{compiled.message}. {_serves(facts)}".strip()
+        return _Outcome("Unknown", compiled.reason, said, reconciling=True, wait=facts.arriving)
     for item in (accepted, compiled):
         if item.status == "False":
             return _Outcome("False", item.reason, f"{item.message}. {_serves(facts)}".strip(), stalled=True)
@@ -340,6 +345,12 @@ def _outcome(facts: PolicyFacts, observed: Sequence[Observation]) -> _Outcome:
         waits = keys.reason == "HopKeyMissing"
         return _Outcome("Unknown" if waits else "False", keys.reason, keys.message, waits, not waits, LOOK_AGAIN)
     return _through_gateway(facts, _served(facts, tiers, live))
+
+
+def _refers_to_what_is_not_there(facts: PolicyFacts) -> bool:
+    """Whether that alone is wrong with the spec; a tier may itself wait for the job that it follows."""
+    passing = ("TierNotFound", "TierNotAccepted", "DistillJobNotFound")
+    return bool(facts.faults) and all(one.reason in passing for one in facts.faults)
 
 
 def _through_gateway(facts: PolicyFacts, served: _Outcome) -> _Outcome:

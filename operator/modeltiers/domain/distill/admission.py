@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Final
 
 from modeltiers.api.distilljob import DistillJobSpec
@@ -70,6 +71,13 @@ def hindrance(job: str, spec: DistillJobSpec, around: Around) -> Hindrance | Non
         or _learns_from_itself(job, around)
         or _alone_on_claim(spec, around)
     )
+
+
+def arrives(found: Hindrance | None, arriving: timedelta | None) -> Hindrance | None:
+    """The same, as one that passes while the claim may still be on its way; `arriving` as in `arrival.left`."""
+    if found is None or arriving is None or found.reason != "VolumeClaimNotFound":
+        return found
+    return replace(found, passes=True, wait=arriving.total_seconds())
 
 
 def _without_claim(spec: DistillJobSpec, around: Around) -> Hindrance | None:

@@ -31,6 +31,8 @@ class Hindrance:
     reason: str
     message: str
     passes: bool
+    wait: float | None = None
+    """Seconds after which to look again by the clock; None where only events matter."""
 
 
 @dataclass(frozen=True, slots=True)
