@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,7 +13,7 @@ import yaml
 from e2e.argocd import ArgoCD, GitRepository
 from e2e.cluster import Cluster
 from e2e.operator_process import ROOT
-from tests.cluster.kit import until
+from tests.cluster.kit import decoded, until
 
 WHERE = {"repoURL: https://git.example.com/platform/modeltiers.git", "repoURL: https://git.example.com/team/models.git"}
 WHERE |= {"repoURL: https://git.example.com/platform/teams.git"}
@@ -40,9 +42,6 @@ def example(path: str, api: str = "") -> str:
             external["baseUrl"] = api
             external.pop("apiKeySecretRef", None)  # a key is sent over https alone, and nobody asks here
         if one["kind"] == "DistillJob":
-            if api and (endpoint := one["spec"]["teacher"].get("endpoint")):
-                endpoint["baseUrl"] = api
-                one["spec"]["teacher"].pop("keyRef", None)
             one["spec"].setdefault("scheduling", {})["nodeSelector"] = NOWHERE
     return yaml.safe_dump_all(documents, sort_keys=False)
 
@@ -100,3 +99,21 @@ def claim(namespace: str, name: str) -> dict[str, Any]:
     spec["volumeName"] = f"{namespace}-{name}"
     metadata = {"name": name, "namespace": namespace}
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+
+
+@contextmanager
+def watched(cluster: Cluster, place: Path) -> Iterator[list[tuple[str, str, str]]]:
+    """Every sync and health status that any Application shows meanwhile; filled at the end."""
+    seen: list[tuple[str, str, str]] = []
+    path = place / "applications"
+    with path.open("w") as out:
+        watch = cluster.as_admin.watch("applications.argoproj.io", "-A", out=out)
+        try:
+            yield seen
+        finally:
+            watch.terminate()
+            watch.wait()
+    for state in decoded(path.read_text()):
+        status = state.get("status") or {}
+        at = (status.get("sync") or {}).get("status", ""), (status.get("health") or {}).get("status", "")
+        seen.append((state["metadata"]["name"], *at))

@@ -148,8 +148,7 @@ class _Models(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """List the models of the examples."""
-        models = ("gpt-5", "large", "text-embedding-3-small")
-        body = json.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in models]})
+        body = json.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in ("gpt-5", "large")]})
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,9 @@ from e2e.cluster import Cluster
 from e2e.operator_process import ROOT, OperatorProcess
 from modeltiers.api.distilljob import DistillJobSpec
 from modeltiers.domain.distill.stages import Stage, stages_of
-from tests.cluster.kit import Tiers, decoded, until
+from tests.cluster.kit import Tiers, until
 from tests.cluster.test_distilljob import GATE, Distill
-from tests.gitops.kit import apply, example, from_git, read, settled, shown, volume
+from tests.gitops.kit import apply, example, from_git, read, settled, shown, volume, watched
 
 pytestmark = pytest.mark.slow
 NAMESPACE = "models"
@@ -36,24 +34,6 @@ FROM = {
     **{f"models/jobs/orders/{name}.yaml": f"examples/distill/{name}.yaml" for name in ("tiers", "policy", "job")},
 }
 DIGEST = "ab" * 16
-
-
-@contextmanager
-def watched(cluster: Cluster, place: Path) -> Iterator[list[tuple[str, str, str]]]:
-    """Every sync and health status that any Application shows meanwhile; filled at the end."""
-    seen: list[tuple[str, str, str]] = []
-    path = place / "applications"
-    with path.open("w") as out:
-        watch = cluster.as_admin.watch("applications.argoproj.io", "-A", out=out)
-        try:
-            yield seen
-        finally:
-            watch.terminate()
-            watch.wait()
-    for state in decoded(path.read_text()):
-        status = state.get("status") or {}
-        at = (status.get("sync") or {}).get("status", ""), (status.get("health") or {}).get("status", "")
-        seen.append((state["metadata"]["name"], *at))
 
 
 def test_everything_comes_from_one_application(
