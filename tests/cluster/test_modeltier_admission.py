@@ -345,17 +345,6 @@ class TestApply:
         generation = "jsonpath={.metadata.generation}"
         assert cluster.kubectl("get", "mt", name, "-n", namespace, "-o", generation).stdout == "1"
 
-    def test_examples(self, server: ApiServer, shared: str) -> None:
-        """All of ours are accepted."""
-        tiers = [
-            body
-            for path in sorted((ROOT / "examples").rglob("*.yaml"))
-            for body in yaml.safe_load_all(path.read_text(encoding="utf-8"))
-            if body and body.get("kind") == "ModelTier"
-        ]
-        assert [answer.message for answer in server.create_all(tiers, shared) if not answer.accepted] == []
-        assert tiers
-
 
 class TestScale:
     """The scale subresource, in a group of its own so that no operator answers."""

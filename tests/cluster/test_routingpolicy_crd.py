@@ -301,14 +301,3 @@ class TestApply:
             cluster.kubectl("apply", "--server-side", "-n", namespace, "-f", "-", input=text)
             stored = cluster.kubectl("get", "rp", "smallest", "-n", namespace, "-o", "json").stdout
             assert [tier["name"] for tier in json.loads(stored)["spec"]["tiers"]] == order
-
-    def test_examples(self, shared: Policies) -> None:
-        """All of ours are accepted."""
-        policies = [
-            body
-            for path in sorted((ROOT / "examples").rglob("*.yaml"))
-            for body in yaml.safe_load_all(path.read_text(encoding="utf-8"))
-            if body and body.get("kind") == "RoutingPolicy"
-        ]
-        assert [answer.message for answer in shared.create_all(policies) if not answer.accepted] == []
-        assert len(policies) >= 3

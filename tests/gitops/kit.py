@@ -42,6 +42,9 @@ def example(path: str, api: str = "") -> str:
             external["baseUrl"] = api
             external.pop("apiKeySecretRef", None)  # a key is sent over https alone, and nobody asks here
         if one["kind"] == "DistillJob":
+            if api and (endpoint := one["spec"]["teacher"].get("endpoint")):
+                endpoint["baseUrl"] = api
+                one["spec"]["teacher"].pop("keyRef", None)
             one["spec"].setdefault("scheduling", {})["nodeSelector"] = NOWHERE
     return yaml.safe_dump_all(documents, sort_keys=False)
 

@@ -148,7 +148,8 @@ class _Models(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """List the models of the examples."""
-        body = json.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in ("gpt-5", "large")]})
+        models = ("gpt-5", "large", "text-embedding-3-small")
+        body = json.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in models]})
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -5,12 +5,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import textwrap
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from tests.canaries import ANSWER, KEY, PROMPT
 from tests.router.kit import vllm
 from tests.router.kit.client import Cut, Reply, Wire, ask, chat, chat_body, get, request
 from tests.router.kit.router import ROOT, Router, table
-from tests.router.kit.setup import ladder
+from tests.router.kit.setup import ladder, patched
 from tests.router.kit.upstream import Upstream, answer, fails, forever, hang, response, says, streams
 
 PATIENT = {"connectMs": 5_000, "firstByteMs": 30_000, "idleMs": 30_000, "totalMs": 60_000}
@@ -577,7 +575,7 @@ def test_p18_a_crash_shows_no_secret_either() -> None:
         raise RuntimeError("a fault of the router")
     router.Router._judge = broken
     """
-    with _patched(patch) as path, Upstream() as tier:
+    with patched(patch) as path, Upstream() as tier:
         router = Router(table(tier.port), python_path=[path])
         with pytest.raises(AssertionError, match="standard error"), router:
             with Wire(router.port) as wire:
@@ -589,20 +587,6 @@ def test_p18_a_crash_shows_no_secret_either() -> None:
         assert "a fault of the router" in output
         assert not any(canary in output for canary in CANARIES)
         assert said == b"" or b" 500 " in said
-
-
-@contextmanager
-def _patched(source: str) -> Iterator[Path]:
-    """Yield a folder that makes a router run this first."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="patch-") as name:
-        folder = Path(name)
-        # Once its own modules are wanted: at start-up of the interpreter the path is not complete yet.
-        (folder / "sitecustomize.py").write_text("import patch_router\n")
-        body = textwrap.dedent(source)
-        (folder / "patch_router.py").write_text(body)
-        yield folder
 
 
 # -- P22: clocks ------------------------------------------------------------------------------------------------------
@@ -630,7 +614,7 @@ def test_p22_a_wall_clock_that_jumps_changes_no_time_out(tmp_path: Path, jump: i
     clock = tmp_path / "clock"
     clock.write_text("0")
     times = {**PATIENT, "firstByteMs": 800, "idleMs": 800}
-    with _patched(JUMP) as path, Upstream(hang) as silent, Upstream(answer("a b c d", between=0.3)) as steady:
+    with patched(JUMP) as path, Upstream(hang) as silent, Upstream(answer("a b c d", between=0.3)) as steady:
         shape = table(silent.port, steady.port, alone=True, timeouts=times)
         env = {"CLOCK_FILE": str(clock)}
         with Router(shape, "--idle-seconds", "3", env=env, python_path=[path]) as router:

@@ -47,6 +47,28 @@ def examples() -> Iterator[tuple[Path, dict[str, Any]]]:
                 yield path, document
 
 
+def policies() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Every policy in examples/."""
+    for path in sorted((ROOT / "examples").rglob("*.yaml")):
+        for document in yaml.safe_load_all(path.read_text()):
+            if (document or {}).get("kind") == "RoutingPolicy":
+                yield path, document
+
+
+def table_of(document: dict[str, Any]) -> CompiledTable:
+    """The table that the routers of a policy read, with the tiers of all examples as they are before any pod."""
+    tiers: dict[str, TierView | None] = {
+        tier["metadata"]["name"]: TierView.of(tier["metadata"]["name"], ModelTierSpec.model_validate(tier["spec"]))
+        for _, tier in examples()
+        if tier["kind"] == "ModelTier"
+    }
+    metadata = document["metadata"]
+    spec = RoutingPolicySpec.model_validate(document["spec"])
+    table = compile_table(metadata["name"], spec, tiers, metadata.get("namespace", "default"))
+    assert isinstance(table, CompiledTable), table
+    return table
+
+
 def record_of(
     name: str, spec: ModelTierSpec, settings: Settings = SETTINGS, revision: str = names.FIRST_REVISION
 ) -> Record:
@@ -101,13 +123,7 @@ def _first_stage_of(document: dict[str, Any], settings: Settings) -> list[dict[s
 
 def _gateway_of(document: dict[str, Any], settings: Settings) -> list[dict[str, Any]]:
     name, spec = document["metadata"]["name"], RoutingPolicySpec.model_validate(document["spec"])
-    tiers = {
-        tier["metadata"]["name"]: TierView.of(tier["metadata"]["name"], ModelTierSpec.model_validate(tier["spec"]))
-        for _, tier in examples()
-        if tier["kind"] == "ModelTier"
-    }
-    table = compile_table(name, spec, tiers, "default")
-    assert isinstance(table, CompiledTable), table
+    table = table_of(document)
     owner = Owner("default", name, "00000000-0000-0000-0000-000000000000", "RoutingPolicy")
     who = admitted(settings.network, names.OPERATOR_NAMESPACE)
     tables = {names.table_key(name): table.content}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +10,12 @@ from pydantic import TypeAdapter
 
 from modeltiers.api.modeltier_status import Condition
 from modeltiers.domain import kstatus
-from modeltiers.domain.conditions import MAX_MESSAGE, ORDER, REASONS, Observation, merge, reasons_page, tri_state
+from modeltiers.domain.conditions import MAX_MESSAGE, ORDER, REASONS, Observation, merge, tri_state
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
 READY = Observation("Ready", "True", "Serving", "1 of 1 pod ready")
 STALLED = Observation("Stalled", "False", "NotStalled", "nothing stands in the way")
-PAGE = Path(__file__).parents[2] / "docs/reference/reasons.md"
 
 
 def test_the_same_again_is_the_same() -> None:
@@ -75,12 +73,6 @@ def test_tri_state() -> None:
 def test_reasons_belong_to_conditions_that_exist() -> None:
     """The table's second column; CandidateReady says what Ready does."""
     assert {item.condition for item in REASONS} == set(ORDER) - {"CandidateReady"}
-
-
-def test_the_page_is_what_the_code_says() -> None:
-    """Run `modeltiers generate` when this fails."""
-    assert PAGE.read_text() == reasons_page()
-    assert all(f"| `{item.name}` |" in reasons_page() for item in REASONS)
 
 
 def condition(kind: str, status: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMED = re.compile(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`")
+NAMED = re.compile(r"`(tests/[\w/]+\.py)(?:::(?:Test\w+::)?(test_\w+))?`")
 PAGES = [page for page in sorted((ROOT / "docs").rglob("*.md")) if NAMED.search(page.read_text())]
 
 

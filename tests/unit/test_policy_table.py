@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from modeltiers.api.modeltier import ModelTierSpec
-from modeltiers.api.parse import parse_policy
-from modeltiers.api.routingpolicy import RoutingPolicy, RoutingPolicySpec
+from modeltiers.api.routingpolicy import RoutingPolicySpec
 from modeltiers.domain import policy_table
 from modeltiers.domain.policy_table import (
     MOST_BYTES,
@@ -28,7 +25,6 @@ from modeltiers.domain.policy_table import (
 from modeltiers.domain.routing.record import version_of
 from modeltiers.domain.routing.table import read_table
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = TierView("small", "org/small", context_tokens=8192, can={"tools": False})
 LARGE = TierView("large", "org/large", context_tokens=32768)
 FRONTIER = TierView("frontier", "gpt-5", external=True, outside=True, price=(1_250_000, 10_000_000), currency="USD")
@@ -172,26 +168,6 @@ class TestTheTable:
     def test_millis(self, text: str, expected: int) -> None:
         """A whole number and one unit."""
         assert millis(text) == expected
-
-    @pytest.mark.parametrize("path", sorted((EXAMPLES / "routing").glob("*.yaml")), ids=lambda path: path.stem)
-    def test_examples_are_sound(self, path: Path) -> None:
-        """They compile with the tiers of the other examples, and nothing in them is doubtful."""
-        policy = parse_policy(yaml.safe_load(path.read_text(encoding="utf-8")))
-        assert isinstance(policy, RoutingPolicy)
-        tiers: dict[str, TierView | None] = {}
-        for file in (
-            EXAMPLES / "ladder/small.yaml",
-            EXAMPLES / "ladder/large.yaml",
-            EXAMPLES / "external/frontier.yaml",
-        ):
-            body = next(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-            name = body["metadata"]["name"]
-            tiers[name] = dataclasses.replace(
-                TierView.of(name, ModelTierSpec.model_validate(body["spec"])), can={"tools": True}
-            )
-        table = compile_table(policy.metadata["name"], policy.spec, tiers, "demo")
-        assert isinstance(table, CompiledTable), [str(one) for one in table]
-        assert [str(one) for one in table.doubts] == []
 
 
 class TestTiers:

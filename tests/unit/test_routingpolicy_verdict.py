@@ -19,7 +19,7 @@ from modeltiers.domain.entry import Entry
 from modeltiers.domain.export import no_api
 from modeltiers.domain.facts import ApplyError
 from modeltiers.domain.policy_keys import Keys
-from modeltiers.domain.policy_reasons import ORDER, QUESTIONS, REASONS, reasons_page
+from modeltiers.domain.policy_reasons import ORDER, QUESTIONS, REASONS
 from modeltiers.domain.policy_table import CompiledTable, Doubt, Fault
 from modeltiers.domain.policy_verdict import (
     ASK_AGAIN,
@@ -52,7 +52,6 @@ FACTS = PolicyFacts(
     entry=HERE,
 )
 SPEC = RoutingPolicySpec.model_validate({"model": "support", "tiers": [{"name": "small"}, {"name": "large"}]})
-PAGE = Path(__file__).parents[2] / "docs/reference/routingpolicy-reasons.md"
 
 
 def with_(**changes: Any) -> PolicyFacts:
@@ -486,12 +485,6 @@ def test_the_way_in_from_outside_is_told_and_changes_nothing_about_ready() -> No
     missing = judge(with_(exported=no_api("HTTPRoute")), [], NOW)
     assert summary(missing)["Exported"] == "False/GatewayApiMissing"
     assert (summary(missing)["Ready"], missing.wait) == ("True/Serving", timedelta(seconds=30))
-
-
-def test_the_page_is_what_the_code_says() -> None:
-    """Run `modeltiers generate` when this fails."""
-    assert PAGE.read_text(encoding="utf-8") == reasons_page()
-    assert all(f"| `{one.name}` |" in reasons_page() for one in REASONS)
 
 
 def test_reasons_are_sound() -> None:

@@ -19,11 +19,9 @@ from modeltiers.api.crd import RESOURCES, crd, to_yaml
 from modeltiers.api.settings import Settings
 from modeltiers.cli.charts import chart, crd_chart, values_page
 from modeltiers.cli.gitops import argocd_config
+from modeltiers.cli.reasons_page import reasons_pages
 from modeltiers.cli.routing_page import routing_page
 from modeltiers.cli.table_page import table_page
-from modeltiers.domain import policy_reasons
-from modeltiers.domain.conditions import reasons_page
-from modeltiers.domain.distill import reasons as distill_reasons
 from modeltiers.kube.access import rbac_manifests, rights_page
 from modeltiers.render import alerts, dashboard
 from modeltiers.render.dashboards import DASHBOARDS
@@ -48,9 +46,7 @@ def reference_pages() -> dict[Path, str]:
     pages = {folder / f"{one.kind.lower()}.md": reference.resource_page(one) for one in RESOURCES}
     settings = reference.settings_page(Settings, "Settings")
     more = {
-        "reasons.md": reasons_page(),
-        "routingpolicy-reasons.md": policy_reasons.reasons_page(),
-        "distilljob-reasons.md": distill_reasons.reasons_page(),
+        **reasons_pages(),
         "settings.md": settings,
         "chart.md": values_page(),
         "rights.md": rights_page(),

@@ -11,6 +11,7 @@ from typing import Final
 
 import click
 
+from modeltiers import __version__
 from modeltiers.cli.kubectl import reaching
 
 COMMANDS: Final[Mapping[str, str]] = {
@@ -51,7 +52,7 @@ class Lazy(click.Group):
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="modeltiers")
+@click.version_option(__version__)
 @reaching
 @click.pass_context
 def main(ctx: click.Context, /, **where: str) -> None:

@@ -5,8 +5,11 @@ A shared one is for tests that only ask: starting a process costs more than they
 
 from __future__ import annotations
 
+import tempfile
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from tests.router.kit import client
@@ -76,3 +79,14 @@ def shared(*flags: str, keys: Mapping[str, Any] | None = None, **shape: Any) -> 
     shape = {"tier": NEVER_OPENS, "alone": True} | shape
     with ladder(answer("first"), answer("second"), flags=flags, keys=keys, **shape) as (router, (first, second)):
         yield Shared(router, first, second)
+
+
+@contextmanager
+def patched(source: str) -> Iterator[Path]:
+    """Yield a folder that makes a router run this first, for `python_path`."""
+    with tempfile.TemporaryDirectory(prefix="patch-") as name:
+        folder = Path(name)
+        # Once its own modules are wanted: at start-up of the interpreter the path is not complete yet.
+        (folder / "sitecustomize.py").write_text("import patch_router\n")
+        (folder / "patch_router.py").write_text(textwrap.dedent(source))
+        yield folder

@@ -55,6 +55,11 @@ def wait(at: Target) -> str:
     return f"kubectl wait --for=condition={kind} {at.short} -n {at.namespace} --timeout=15m"
 
 
+def gone(at: Target) -> str:
+    """Wait until it is gone."""
+    return f"kubectl wait --for=delete {at.short} -n {at.namespace} --timeout=15m"
+
+
 def describe_pod(at: Target) -> str:
     """Everything that is known of the pod."""
     if at.pod:
@@ -169,6 +174,11 @@ def jobs(at: Target) -> str:
     return f"kubectl get dj -n {at.namespace}"
 
 
+def stages(at: Target) -> str:
+    """The Jobs of a distillation's stages, also those that a queue has not admitted."""
+    return f"kubectl get jobs -n {at.namespace} -l {_selector(at)}"
+
+
 def ours(at: Target) -> str:
     """The object as it is, with all it says."""
     return f"kubectl get {at.short} -n {at.namespace} -o yaml"
@@ -246,18 +256,17 @@ NEXT: Final[Mapping[str, Command]] = dict(
             " ArchitectureIncomplete ImplausibleWeights QuantizationConflict UnknownModel ModelNotListed"
             " ImageNameInvalid TokenRejected RevisionNotFound ModelNotFound HeadsNotDivisible FlagRejected"
             " RemoteCodeNeeded ModelNotSupported NotSupportedByGpu NeedsGateway InvalidPolicy TableTooLarge ShelfFull"
-            " DataWouldLeave TierDeleting ModelNameTaken LadderInCircle TierIsExternal TeacherIsStudent PaybackTooLong"
-            " PaybackUnknown TierNotFollowing NotServable DoesNotFit TermsNotAcknowledged BudgetExhausted"
+            " DataWouldLeave TierDeleting ModelNameTaken LadderInCircle PaybackTooLong"
+            " PaybackUnknown BudgetExhausted"
             " EndpointUnreachable KVCacheTooSmall GpuOutOfMemory HostOutOfMemory SharedMemoryTooSmall ModelGated"
-            " TierNotAdmitting ScaledToZero VolumeClaimNotShared Rejected",
+            " ScaledToZero Rejected",
         ),
         *_words(plan, "FitsNoAccelerator"),
         *_words(
             describe_pod,
             "ImageNotFound ImagePullDenied ImagePullFailed Preparing Scheduling ContainerStartFailed"
             " ContainerConfigInvalid NotReady Evicted EphemeralStorageEvicted PodRejectedByNode ContainerKilled"
-            " ProgressDeadlineExceeded GpuNotVisible SchedulingGated StageQueued StageStarting ReportMissing Scaling"
-            " RollingOut",
+            " ProgressDeadlineExceeded GpuNotVisible SchedulingGated StageStarting ReportMissing Scaling RollingOut",
         ),
         *_words(
             log,
@@ -267,7 +276,7 @@ NEXT: Final[Mapping[str, Command]] = dict(
         *_words(log_now, "Starting StartupTimeout StageRunning"),
         *_words(nodes, "Unschedulable NodeLost CanaryDoesNotFit"),
         *_words(claim, "VolumeClaimNotBound"),
-        *_words(claims, "VolumeClaimNotFound"),
+        *_words(claims, "VolumeClaimNotFound VolumeClaimNotShared"),
         *_words(
             secrets,
             "SecretNotFound SecretKeyNotFound CredentialsNotUsable CredentialsNotChecked KeyRejected KeyMissing"
@@ -285,9 +294,12 @@ NEXT: Final[Mapping[str, Command]] = dict(
         *_words(
             tiers,
             "TierNotFound TierNotAccepted TierStalled TierNotReady NoTierReady NoPodReady SomeAsleep"
-            " FirstTierLeaving FirstTierNotReady FirstTierUnsteady TableNotThere NoEntry TiersNotKnown",
+            " FirstTierLeaving FirstTierNotReady FirstTierUnsteady TableNotThere NoEntry TiersNotKnown"
+            # What decides a DistillJob cannot be edited in it: it is a tier that has to change.
+            " TierNotAdmitting TeacherIsStudent TierNotFollowing TierIsExternal",
         ),
         *_words(jobs, "DistillJobNotFound StageElsewhere"),
+        *_words(stages, "StageQueued"),
         *_words(routers, "RoutersUnreachable Spreading NoRouters GatewayNotReady GatewayFailed NoTable"),
         *_words(entry_log, "TableRefused"),
         *_words(routes, "RouteNotSeen RouteRefused"),
@@ -300,22 +312,25 @@ NEXT: Final[Mapping[str, Command]] = dict(
             overview,
             "StageFailed BadData ScrubberFault InvalidPlan StoreChanged Contaminated TeacherChanged"
             " ModelUnknown TeacherMoved CertificateUntrusted NothingAnswered LedgerDamaged PriceUnknown"
-            " WrongModel EngineRefuses Inconclusive Rejected RolledBack ApprovalWanted",
+            " WrongModel EngineRefuses Inconclusive RolledBack ApprovalWanted DoesNotFit",
         ),
-        *_words(wait, "Creating Applying Bridging Terminating CanaryRunning SettlingRunning NotKnownYet NotSized"),
+        *_words(gone, "Terminating"),
+        *_words(wait, "Creating Applying Bridging CanaryRunning SettlingRunning NotKnownYet NotSized"),
         *_words(
             ours,
             "DoubtsFound NewerAvailable NotCompiled NotLinted RouteLeftAlone NothingToExport InProgress NotStarted"
-            " Stopped",
+            " Stopped TermsNotAcknowledged NotServable",
         ),
     ]
 )
 """Reason -> its command. Words that say that all is well have none."""
 
 
+_OF_JOBS: Final[Mapping[str, Command]] = dict(_words(overview, "Rejected QuotaExceeded"))
+"""Words that mean another thing of a DistillJob: a gate that was not passed, an API's account that is used up."""
+
+
 def next_command(reason: str, at: Target) -> str:
     """What to run next for a reason."""
-    # `Rejected` is two words of two kinds: a gate that was not passed, and an object that was not taken.
-    if reason == "Rejected":
-        return overview(at) if at.kind == JOB else edit(at)
-    return NEXT.get(reason, events)(at)
+    own = _OF_JOBS.get(reason) if at.kind == JOB else None
+    return (own or NEXT.get(reason, events))(at)
