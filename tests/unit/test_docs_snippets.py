@@ -1,4 +1,4 @@
-"""Every YAML snippet of README and docs/ is what it looks like: a resource, a table, settings, values, or part of one."""
+"""Every YAML snippet of README and docs/ is what it looks like: a resource, a table, settings, or a part of one."""
 
 from __future__ import annotations
 
