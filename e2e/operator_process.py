@@ -29,11 +29,18 @@ ACCOUNT = "modeltiers-operator"
 USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
 
 
+PLURALS = ("modeltiers", "routingpolicies", "distilljobs")
+
+
 class Reaches(Protocol):
     """The part of a cluster that is needed here; our own and a user's both have it."""
 
     def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:  # noqa: A002  as in subprocess.run
         """Run kubectl as the administrator."""
+        ...
+
+    def wait_established(self, *crds: str) -> None:
+        """Wait until CustomResourceDefinitions are served."""
         ...
 
     def service_account_kubeconfig(self, namespace: str, name: str) -> Path:
@@ -44,7 +51,9 @@ class Reaches(Protocol):
 def install(cluster: Reaches, *, namespaced: bool = False) -> None:
     """Apply the CRDs and the operator's ServiceAccount and rights, as a user would."""
     cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-    cluster.kubectl("wait", "--for=condition=Established", "crd/modeltiers.modeltiers.dev", "--timeout=30s")
+    cluster.wait_established(
+        *(f"{plural}.modeltiers.dev" for plural in ("modeltiers", "routingpolicies", "distilljobs"))
+    )
     if not namespaced:
         cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "manifests/rbac.yaml"))
 

@@ -11,12 +11,13 @@ import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TextIO
 
 from e2e.cluster import kubeconfig as kubeconfigs
 from e2e.cluster.objects import Objects
+from e2e.cluster.process import wait_until
 from e2e.cluster.report import HarnessError
 
 
@@ -95,6 +96,16 @@ class Reachable(abc.ABC):
     def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:  # noqa: A002 - as in subprocess.run
         """Run kubectl as the administrator."""
         return self.as_admin(*args, input=input, check=check)
+
+    def wait_established(self, *crds: str) -> None:
+        """Wait until CustomResourceDefinitions are served; `kubectl wait` fails on one that has no status yet."""
+
+        def served(name: str) -> bool:
+            said = ((self.objects.get("crd", name) or {}).get("status") or {}).get("conditions") or ()
+            return any((one["type"], one["status"]) == ("Established", "True") for one in said)
+
+        for name in crds:
+            wait_until(partial(served, name), f"CRD {name} to be served", timeout=90)
 
     def create_namespace(self, name: str, labels: Mapping[str, str] | None = None) -> str:
         """Create a namespace and return its name."""

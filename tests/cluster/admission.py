@@ -179,7 +179,7 @@ def shown(place: Iterable[str | int]) -> str:
 def install(cluster: Cluster, name: str, *files: str, text: str | None = None) -> None:
     """Apply a CRD and wait until it is served."""
     cluster.kubectl("apply", "--server-side", "--force-conflicts", *(files or ("-f", "-")), input=text)
-    cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
+    cluster.wait_established(name)
 
 
 # --- what a walk over a schema tries ----------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def test_the_charts_lint(major: int, chart: str) -> None:
 def test_crds_outlive_the_chart_and_are_taken_over_again(bare: Cluster, helm: Helm) -> None:
     """Uninstalled by mistake, no tier is lost; installed again, the same CRDs belong to the release."""
     helm("install", "crds", str(CRD_CHART), "--wait")
-    bare.kubectl("wait", "--for=condition=Established", "crd/modeltiers.modeltiers.dev", "--timeout=30s")
+    bare.wait_established("modeltiers.modeltiers.dev")
     bare.kubectl("apply", "--server-side", "-f", str(ROOT / "examples" / "ladder" / "small.yaml"))
     helm("upgrade", "crds", str(CRD_CHART))
     helm("uninstall", "crds")
@@ -129,7 +129,7 @@ def pods(tiers: Tiers) -> str:
 
 
 def established(cluster: Cluster) -> None:
-    cluster.kubectl("wait", "--for=condition=Established", "crd/modeltiers.modeltiers.dev", "--timeout=30s")
+    cluster.wait_established("modeltiers.modeltiers.dev")
 
 
 def test_from_the_first_chart_to_this_one_and_back_no_pod_of_a_tier_restarts(

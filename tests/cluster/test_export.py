@@ -10,8 +10,8 @@ from e2e.cluster import crds
 from tests.cluster.kit import Tiers, until
 from tests.cluster.policies import apply, condition, reasoned
 
-CRD = "crd/httproutes.gateway.networking.k8s.io"
-POOL_CRD = "crd/inferencepools.inference.networking.k8s.io"
+CRD = "httproutes.gateway.networking.k8s.io"
+POOL_CRD = "inferencepools.inference.networking.k8s.io"
 POOLS = Path(__file__).parent / "fixtures/inferencepools.yaml"
 EXPORT = {"gateway": "public", "hostnames": ["support.example.com"]}
 
@@ -19,7 +19,7 @@ EXPORT = {"gateway": "public", "hostnames": ["support.example.com"]}
 def serve(tiers: Tiers) -> None:
     """Have the cluster serve HTTPRoutes, as an administrator would."""
     tiers.cluster.kubectl("apply", "--server-side", "-f", str(crds.http_routes()))
-    tiers.cluster.kubectl("wait", "--for=condition=Established", CRD, "--timeout=30s")
+    tiers.cluster.wait_established(CRD)
 
 
 def answer(tiers: Tiers, **said: str) -> None:
@@ -48,7 +48,7 @@ def ring(tiers: Tiers, **changes: Any) -> None:
 
 
 def test_a_policy_is_exported_once_gateway_api_is_there_and_withdrawn_again(tiers: Tiers) -> None:
-    tiers.cluster.kubectl("delete", CRD, "--ignore-not-found")
+    tiers.cluster.kubectl("delete", f"crd/{CRD}", "--ignore-not-found")
     for name in ("small", "large"):
         tiers.apply(name)
         tiers.ready(name)
@@ -78,14 +78,14 @@ def test_a_policy_is_exported_once_gateway_api_is_there_and_withdrawn_again(tier
 
 def test_a_picker_of_pods_gets_a_pool_of_the_routers_where_requests_enter(tiers: Tiers) -> None:
     serve(tiers)
-    tiers.cluster.kubectl("delete", POOL_CRD, "--ignore-not-found")
+    tiers.cluster.kubectl("delete", f"crd/{POOL_CRD}", "--ignore-not-found")
     for name in ("small", "large"):
         tiers.apply(name)
         tiers.ready(name)
     ring(tiers, endpointPicker={"name": "picker"})
     assert "Inference Extension" in reasoned(tiers, "Exported", "False", "GatewayApiMissing")
     tiers.cluster.kubectl("apply", "--server-side", "-f", str(POOLS))
-    tiers.cluster.kubectl("wait", "--for=condition=Established", POOL_CRD, "--timeout=30s")
+    tiers.cluster.wait_established(POOL_CRD)
     ring(tiers, endpointPicker={"name": "picker", "port": 9003})
     reasoned(tiers, "Exported", "Unknown", "RouteNotSeen")
     pool = tiers.get("inferencepool", "support-policy")
