@@ -149,6 +149,8 @@ class ArgoCD:
             capture_output=True,
             text=True,
             check=False,
+            timeout=120,
+            preexec_fn=end_with(os.getpid()),  # else it waits for ever for a server that is gone
         )
 
     def _install(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ WHERE = {"repoURL: https://git.example.com/platform/modeltiers.git", "repoURL: h
 WHERE |= {"repoURL: https://git.example.com/platform/teams.git"}
 NOWHERE = {"example.com/nowhere": "yes"}
 """No node has it, so that no simulated kubelet ends the pods of a stage: the test does."""
+REFRESH = 10.0
+"""Seconds after which Argo CD is asked to look again."""
 
 
 def read(path: str) -> str:
@@ -50,14 +53,21 @@ def example(path: str, api: str = "") -> str:
 
 
 def settled(argo: ArgoCD, name: str, health: str = "Healthy", *, timeout: float = 300) -> dict[str, Any]:
-    """Wait until an Application is Synced and of this health; returns it."""
+    """Wait until an Application is Synced and of this health; returns it.
+
+    Argo CD is asked to look, again and again: it may miss that new CRDs are established, and by itself it would look
+    after two minutes.
+    """
+    due = 0.0
 
     def there() -> dict[str, Any] | None:
-        status = argo.app(name).get("status") or {}
+        nonlocal due
+        refresh = time.monotonic() >= due
+        due = time.monotonic() + REFRESH if refresh else due
+        status = argo.app(name, refresh=refresh).get("status") or {}
         at = (status.get("sync") or {}).get("status"), (status.get("health") or {}).get("status")
         return status if at == ("Synced", health) else None
 
-    until(lambda: argo.app(name, refresh=True), lambda: argo.cli("app", "list", check=False), timeout)
     found: dict[str, Any] = until(there, lambda: said(argo, name), timeout)
     return found
 

@@ -19,7 +19,7 @@ from modeltiers.api.distilljob import DistillJobSpec
 from modeltiers.domain.distill.stages import Stage, stages_of
 from tests.cluster.kit import Tiers, until
 from tests.cluster.test_distilljob import GATE, Distill
-from tests.gitops.kit import apply, example, from_git, read, settled, shown, volume, watched
+from tests.gitops.kit import apply, claim, example, from_git, read, settled, shown, volume, watched
 
 pytestmark = pytest.mark.slow
 NAMESPACE = "models"
@@ -37,22 +37,28 @@ DIGEST = "ab" * 16
 
 
 def test_everything_comes_from_one_application(
-    control_plane: Cluster, argo: ArgoCD, git: GitRepository, request: pytest.FixtureRequest
+    control_plane: Cluster, argo: ArgoCD, git: GitRepository, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """CRDs, operator, tiers, policies and jobs, each after the one before is Healthy."""
+    """CRDs, operator, tiers, policies and jobs, each after the one before is Healthy, and none Degraded on the way."""
     files = {f"crds/{path.name}": path.read_text() for path in (ROOT / "crds").iterdir()}
     files |= {f"manifests/{name}": read(f"manifests/{name}") for name in ("rbac.yaml", "operator.yaml")}
     files |= {f"apps/{part}.yaml": from_git(f"examples/argocd/app-of-apps/apps/{part}.yaml", git) for part in PARTS}
     files |= {name: example(path) for name, path in FROM.items()}
+    files["models/jobs/orders/mails.json"] = json.dumps(claim(NAMESPACE, "mails"))
     git.commit(files, "all of it")
-    apply(control_plane, volume(NAMESPACE, "orders-store"), from_git("examples/argocd/app-of-apps/root.yaml", git))
-    settled(argo, "modeltiers-crds")  # asked for, since Argo CD may miss what the API server says of new CRDs: then it
-    settled(argo, "modeltiers-operator")  # looks again after two minutes
-    # Its pods are simulated: the operator itself runs here.
-    request.getfixturevalue("operator")
-    settled(argo, "modeltiers-tiers")
-    settled(argo, "modeltiers-policies")
-    order = [argo.app(name)["metadata"]["creationTimestamp"] for name in APPS if name != "modeltiers-jobs"]
+    volumes = [volume(NAMESPACE, name) for name in ("orders-store", "mails")]
+    with watched(control_plane, tmp_path) as seen:
+        began = time.monotonic()
+        apply(control_plane, *volumes, from_git("examples/argocd/app-of-apps/root.yaml", git))
+        settled(argo, "modeltiers-crds")
+        settled(argo, "modeltiers-operator")
+        request.getfixturevalue("operator")  # its pods are simulated: the operator itself runs here
+        settled(argo, "modeltiers-tiers")
+        settled(argo, "modeltiers-policies")
+        settled(argo, "modeltiers-jobs", "Progressing")
+        print(f"all of it Synced after {time.monotonic() - began:.0f} s")
+    assert "Degraded" not in {health for _, _, health in seen}
+    order = [argo.app(name)["metadata"]["creationTimestamp"] for name in APPS]
     assert order == sorted(order)
     shown(argo, ["modeltiers-tiers", "modeltiers-policies"])
 
