@@ -216,7 +216,7 @@ def test_killed_in_every_stage_of_a_distillation_it_makes_no_job_twice(own: Clus
         distill = prepared(place)
         distill.apply()
         for stage in Stage:
-            if stage in (Stage.EVALUATE_INCUMBENT, Stage.CALIBRATE):
+            if stage in (Stage.EVALUATE_INCUMBENT, Stage.JUDGE, Stage.CALIBRATE):
                 continue
             distill.job(stage)
             operator.kill()

@@ -141,7 +141,7 @@ class Distill:
         for stage in Stage:
             if stage is last:
                 return
-            if stage not in (Stage.EVALUATE_INCUMBENT, Stage.CALIBRATE):
+            if stage not in (Stage.EVALUATE_INCUMBENT, Stage.JUDGE, Stage.CALIBRATE):
                 self.complete(stage, **more, **({"facts": GATE} if stage is Stage.GATE else {}))
 
 
@@ -328,6 +328,38 @@ def test_a_teacher_that_answers_policies_only_is_said(distill: Distill) -> None:
     assert "spec.access.mode" in distill.until("Stalled", "True", "TierNotAdmitting")
     distill.tiers.apply("large", {**LARGE, "access": {"mode": "Open"}})
     distill.job(Stage.GENERATE)
+
+
+def test_a_judge_is_asked_by_its_stages_alone_and_paid_apart(distill: Distill) -> None:
+    """It must be there before anything is spent, and serve and admit when it is asked; its key is where it is asked."""
+    judge = {"tierRef": {"name": "wise"}, "keyRef": {"name": "wise-key", "key": "key"}, "rubric": "Be right."}
+    distill.apply(judge={**judge, "minScorePermille": 700})
+    distill.complete_until(Stage.GENERATE)
+    message = distill.until("Stalled", "True", "TierNotFound")
+    assert "there is no ModelTier wise (spec.judge.tierRef): create it" in message
+    distill.tiers.apply("wise", LARGE)
+    spend = {"promptTokens": 10, "answerTokens": 5, "inDoubt": 0}
+    distill.complete(Stage.GENERATE, spend=spend)
+    assert "name a key in spec.judge.keyRef" in distill.until("Stalled", "True", "TierNotAdmitting")
+    distill.tiers.apply("wise", {**LARGE, "access": {"mode": "Open"}})
+    volumes = distill.job(Stage.FILTER)["spec"]["template"]["spec"]["volumes"]
+    assert [one["secret"]["secretName"] for one in volumes if "secret" in one] == ["wise-key"]
+    plan = distill.plan()
+    assert plan["judge"]["keyFile"] == "/etc/modeltiers/judge/key"
+    assert plan["judge"]["baseUrl"].startswith("http://wise.")
+    assert "keyFile" not in plan["teacher"]
+    own = {"promptTokens": 100, "answerTokens": 20, "costMicros": 7, "currency": "USD", "inDoubt": 1}
+    distill.complete(Stage.FILTER, spend={**spend, "judge": own})
+    until(lambda: distill.status.get("spent") == "135 tokens, 0.0000 USD", lambda: str(distill.status))
+    assert distill.status["spend"] == {**spend, "judge": own}
+    distill.complete(Stage.DECONTAMINATE)
+    distill.complete(Stage.TRAIN)
+    for stage in (Stage.EVALUATE_TEACHER, Stage.EVALUATE_BASE, Stage.EVALUATE_STUDENT):
+        assert "wise-key" not in json.dumps(distill.complete(stage))
+    assert "wise-key" in json.dumps(distill.complete(Stage.JUDGE))
+    distill.complete(Stage.GATE, facts=GATE)
+    distill.complete(Stage.PACKAGE, facts={"digest": "ab" * 16})
+    assert distill.until("Complete", "True", "Packaged")
 
 
 def test_a_spec_without_a_tier_for_the_test_is_refused(distill: Distill) -> None:

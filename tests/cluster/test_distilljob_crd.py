@@ -166,6 +166,7 @@ CHANGES = {
     "decontamination": {"words": 11},
     "training": {"epochs": 4},
     "evaluation": {"samples": 5},
+    "judge": {"rubric": "another"},
     "gate": {"looks": 4},
     "store": {"claimName": "another"},
 }
@@ -223,6 +224,9 @@ class TestChanges:
         for name in ("generation", "filters", "decontamination", "training", "gate"):
             answer = server.ask("PATCH", f"{path}?dryRun=All", {"spec": {name: {}}}, "application/merge-patch+json")
             assert [f"{name} cannot be changed" in cause for cause in answer.causes] == [True], answer.causes
+        judge = {"judge": {"tierRef": {"name": "wise"}, "rubric": "r"}}
+        answer = server.ask("PATCH", f"{path}?dryRun=All", {"spec": judge}, "application/merge-patch+json")
+        assert ["judge cannot be changed" in cause for cause in answer.causes] == [True], answer.causes
         server.ask("DELETE", path)
 
 
@@ -307,6 +311,7 @@ HARMLESS: dict[str, set[str]] = {
     # Words of a report and of prompts: in the plan they are JSON values, in a page they are escaped.
     "spec.workload.description": TEXT,
     "spec.generation.system": TEXT,
+    "spec.judge.rubric": TEXT,
     # Compiled by RE2 or read as JSON in the stage's program; what it cannot read is BadData with the field.
     "spec.workload.verifiers[].pattern": TEXT,
     "spec.workload.verifiers[].schemaText": TEXT | {"long"},
@@ -314,6 +319,7 @@ HARMLESS: dict[str, set[str]] = {
     # Keys of Secrets and ConfigMaps, which may begin so; rendered as references, never as arguments.
     "spec.data.sources[].configMap.key": {"flag"},
     "spec.teacher.keyRef.key": {"flag"},
+    "spec.judge.keyRef.key": {"flag"},
     "spec.store.s3AccessKeyIdRef.key": {"flag"},
     "spec.store.s3SecretAccessKeyRef.key": {"flag"},
     **{f"{place}.tokenSecretRef.key": {"flag"} for _, place in SHARED[:3]},

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modeltiers.distill import evaluate, generate, manifest
+from modeltiers.distill import evaluate, filter, generate, judge, manifest  # noqa: A004 - the stage's name
 from modeltiers.distill.run import stage_folder
 from modeltiers.distill.stage import Progress, Result, Work
 from modeltiers.distill.store import Folder, open_store
@@ -143,6 +143,19 @@ class Job:
     def evaluate(self, stage: Stage, patience: Patience = SHORT, engine_seconds: float = 5) -> Result:
         """Evaluate, in this process."""
         return evaluate.run(self.work(stage), patience, engine_seconds)
+
+    def filter(self, patience: Patience = SHORT, **more: Any) -> Result:
+        """Filter, in this process."""
+        return filter.run(self.work(Stage.FILTER, **more), patience)
+
+    def judge(self, patience: Patience = SHORT, **more: Any) -> Result:
+        """Judge, in this process."""
+        return judge.run(self.work(Stage.JUDGE, **more), patience)
+
+    def done(self, stage: Stage, result: Result) -> None:
+        """Make a stage complete that ran in this process."""
+        work = self.work(stage)
+        self.outcomes[stage] = manifest.write(work.folder, stage, work.digest, result, work.plan.job).outcome
 
     def rows(self, name: str, stage: Stage = Stage.GENERATE) -> list[dict[str, Any]]:
         """What a stage wrote."""

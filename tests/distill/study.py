@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from modeltiers.distill import manifest
+from modeltiers.distill.gate import TARGETS
 from modeltiers.distill.stage import Result
+from modeltiers.domain.distill.judgement import judged
 from modeltiers.domain.distill.plan import Plan
 from modeltiers.domain.distill.stages import Stage, digest_of
 from tests.distill.data import Job, answer_to
@@ -24,6 +26,7 @@ WORKLOAD = {
 PROMOTION = {"tierRef": {"name": "till-small"}, "approval": "Manual"}
 VERSIONS = {"torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0", "peft": "0.21.0"}
 SERVED = "teacher-70b"
+JUDGE_SERVED = "wise-1"
 LOSS = 240
 """Steps of the training."""
 
@@ -84,7 +87,9 @@ class Study(Job):
         super().__init__(folder, sums(rows), **spec)
         self.bring("attacks", attacks(60))
         teacher = {"baseUrl": "http://large.team.svc/v1", "model": "large"}
-        self.plan = Plan.model_validate({**self.plan.model_dump(by_alias=True), "job": "till", "teacher": teacher})
+        judge = {"judge": {"baseUrl": "http://wise.team.svc/v1", "model": "wise"}} if "judge" in changes else {}
+        known = self.plan.model_dump(by_alias=True)
+        self.plan = Plan.model_validate({**known, "job": "till", "teacher": teacher, **judge})
         self.quality = quality
         self.draw = random.Random(11)  # noqa: S311 - made-up answers
 
@@ -96,6 +101,7 @@ class Study(Job):
         self._train()
         for stage in (Stage.EVALUATE_TEACHER, Stage.EVALUATE_BASE, Stage.EVALUATE_INCUMBENT, Stage.EVALUATE_STUDENT):
             self.evaluated(stage)
+        self._judge()
         if self.run(Stage.GATE).outcome.decision == "Pass":
             self.run(Stage.CALIBRATE, Stage.PACKAGE)
         return self
@@ -165,6 +171,28 @@ class Study(Job):
             spend["inDoubt"] = 2
         served = SERVED if stage is Stage.EVALUATE_TEACHER else "student"
         self.leave(stage, files, facts={"model": served}, spend=spend)
+
+    def _judge(self) -> None:
+        """A judge that sees nine of ten wrong answers, and now and then dislikes a right one.
+
+        Its dice are its own: without it all other answers are the same.
+        """
+        if self.plan.spec.judge is None:
+            return
+        dice, lines = random.Random(13), []  # noqa: S311 - made-up scores
+        stages = {name: stage for name, stage in TARGETS.items() if stage in self.outcomes}
+        found = {name: {row["item"]: row for row in self.rows(stage, "items.jsonl")} for name, stage in stages.items()}
+        for name, item in found["student"].items():
+            right = {model: [rows[name]["failed"][0] is None] for model, rows in found.items()}
+            scores: dict[str, list[int | None]] = {
+                model: [(900 if dice.random() < 0.95 else 300) if said[0] else (200 if dice.random() < 0.9 else 800)]
+                for model, said in right.items()
+            }
+            lines.append(judged(item, scores, right))
+        facts = {"model": JUDGE_SERVED, "scored": 4 * len(lines), "notScored": 3, "given": {}}
+        own = {"promptTokens": 91_200, "answerTokens": 12_160, "costMicros": 9_310, "currency": "USD", "inDoubt": 1}
+        spend = {"promptTokens": 45_900, "answerTokens": 14_020, "costMicros": 59_920, "currency": "USD", "inDoubt": 2}
+        self.leave(Stage.JUDGE, {"judge.jsonl": lines}, facts=facts, spend={**spend, "judge": own})
 
     def _right(self, row: Mapping[str, Any], quality: tuple[float, float]) -> bool:
         return self.draw.random() < quality[row["slice"] == "carry"]

@@ -4,7 +4,8 @@
 
 It prints its port and serves until it is ended. What it is asked goes to the record before it is answered, a line of
 JSON each, so that a test knows what was asked even of a server or client that was killed. POST /misbehave changes how
-it answers; the arithmetic it knows is "N + M" in the last message.
+it answers; the arithmetic it knows is "N + M" in the last message. Asked for a score it is a judge that knows the same:
+it reads the line of JSON and gives 10 to the right sum and 0 to another, or falls for what ends the data (`gullible`).
 """
 
 from __future__ import annotations
@@ -123,6 +124,8 @@ def answer(body: dict[str, Any], how: dict[str, Any]) -> dict[str, Any]:
     prompt = body["messages"][-1]["content"]
     found = re.search(r"(\d+) \+ (\d+)", prompt)
     text = how.get("answer") or (str(int(found[1]) + int(found[2])) if found else prompt[::-1])
+    if "response_format" in body and "answer" not in how:
+        text = json.dumps({"score": scored(prompt, how)})
     if "words" in how:
         text = " ".join(f"w{i}" for i in range(how["words"]))
     tokens = re.findall(r"\s*\S+", text)
@@ -146,6 +149,19 @@ def answer(body: dict[str, Any], how: dict[str, Any]) -> dict[str, Any]:
         "choices": [choice] if not how.get("noChoices") else [],
         "usage": {"prompt_tokens": size, "completion_tokens": len(tokens), "total_tokens": size + len(tokens)},
     }
+
+
+def scored(prompt: str, how: dict[str, Any]) -> int:
+    """What it gives an answer as a judge. A mark of a chat template in the data would lead it astray."""
+    shown, closing = prompt.split("\n")  # a third line would be somebody else's
+    if how.get("gullible") and ("<|" in shown or "give 10" in closing.lower()):
+        return 10
+    data = json.loads(shown)
+    if "score" in how:
+        return int(how["score"])
+    numbers = re.search(r"(\d+) \+ (\d+)", data["conversation"][-1]["content"])
+    right = numbers is not None and data["answer"].strip() == str(int(numbers[1]) + int(numbers[2]))
+    return 10 if right else 0
 
 
 def _logprob(token: str, top: int) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def test_what_another_job_paid_for_is_said_and_not_counted(tmp_path: Path) -> No
             self.plan = plan
 
     report = Second(tmp_path, Quality(), rows=420, evaluation=80).all().report()
-    assert "in the store already: first paid for them" in report
+    assert "in the store already: first paid for it" in report
     assert "0.0599 USD" not in report
 
 
@@ -157,3 +157,72 @@ def test_the_same_answers_under_the_same_rule_are_one_look(passed: Study) -> Non
     (passed.folder(Stage.GATE).local or passed.path).joinpath("manifest.json").unlink()
     passed.run(Stage.GATE)
     assert [one.read_text() for one in (passed.path / "store/sealed").glob("*/*.json")] == [before]
+
+
+JUDGE = {"tierRef": {"name": "wise"}, "rubric": "The <b>sum</b>, and | nothing else."}
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The job that passed, with a judge."""
+    return Study(tmp_path_factory.mktemp("judged"), Quality(incumbent=(0.97, 0.9)), judge=JUDGE).all()
+
+
+def test_a_judge_has_its_section_and_its_own_spend(beside: Study) -> None:
+    for name in ("report.html", "report.md"):
+        report = beside.report(name)
+        for said in (
+            "What the judge says",
+            "The gate does not look at these scores",
+            "To 3 answers it gave no score",
+            "It tells right answers from wrong ones better than chance",
+            "of the wrong answers, not liked by it",
+            "student, red team",
+            "0.0093 USD",
+            "0.0599 USD",
+            "the judge",
+            "the teacher",
+        ):
+            assert said in report, (name, said)
+    assert "The judge&#39;s mean score of each model" in beside.report()
+    assert "<b>sum" not in beside.report()
+    provenance = json.loads(beside.folder(Stage.PACKAGE).read("model/provenance.json"))
+    assert provenance["judge"] == {
+        "model": "wise",
+        "external": False,
+        "termsAcknowledged": False,
+        "rubric": JUDGE["rubric"],
+        "minScorePermille": None,
+    }
+
+
+def test_a_judge_changes_nothing_of_what_the_gate_says(beside: Study, passed: Study) -> None:
+    for study in (beside, passed):
+        assert study.decision == "Pass"
+    one, other = (study.folder(Stage.GATE).read(gate.DECISION) for study in (beside, passed))
+    assert one == other
+    assert "What the judge says" not in passed.report()
+    assert "judge" not in json.loads(passed.folder(Stage.PACKAGE).read("model/provenance.json"))
+
+
+def test_what_speaks_against_a_judge_is_said(tmp_path: Path) -> None:
+    """The teacher's kin; a form for a verifier; a student that is liked and no better; scores that tell nothing."""
+
+    class Kin(Study):
+        """Its judge is of the teacher's family, and likes the student and whatever else."""
+
+        def leave(self, stage: Stage, rows: object, **more: object) -> None:
+            if stage is Stage.JUDGE:
+                more["facts"] = {**more["facts"], "model": "teacher-7b"}
+                for line in rows["judge.jsonl"]:
+                    line["scores"] = {**line["scores"], "student": 1000, "base": 100}
+                    line["answers"] = {name: [900] for name in line["answers"]}
+            super().leave(stage, rows, **more)
+
+    form = {"verifiers": [{"name": "form", "type": "Regex", "pattern": "is"}]}
+    worse = Quality(student=(0.5, 0.5), base=(0.95, 0.9))
+    report = Kin(tmp_path, worse, rows=420, evaluation=80, judge=JUDGE, workload=form).all().report("report.md")
+    assert "Teacher and judge are of one family (teacher)" in report
+    assert "the gate rests on their form" in report
+    assert "it may hear the teacher's tone" in report
+    assert "do not rest anything on its scores" in report

@@ -22,7 +22,7 @@ NAME = "tiny"
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """vLLM that was just started, and answers one sum right and all others wrong."""
     answers = [Answer("it is 24", asked="What is 3 +"), Answer("who knows 0")]
-    found = Engine(write_scripted(tmp_path_factory.mktemp("models") / "tiny", answers), NAME, max_model_len=256)
+    found = Engine(write_scripted(tmp_path_factory.mktemp("models") / "tiny", answers), NAME, max_model_len=2048)
     with found.start():
         yield found
 
@@ -51,7 +51,7 @@ def test_an_engine_is_waited_for_and_its_model_is_scored(real: Job) -> None:
 def test_the_teachers_answers_come_with_logprobs_and_who_it_was(real: Job) -> None:
     """A prompt that does not fit is refused with vLLM's own words, and cut answers are dropped."""
     real.spec["generation"] = {"topLogprobs": 3, "maxTokens": 64, "temperatureMilli": 0}
-    long = row(9, messages=[{"role": "user", "content": "far too long " * 400}])
+    long = row(9, messages=[{"role": "user", "content": "far too long " * 3000}])
     result = real.split([row(3), row(4), long]).generate()
     assert (result.facts["answered"], result.facts["refused"]) == (2, 1)
     assert result.facts["logprobs"] is True
@@ -63,6 +63,21 @@ def test_the_teachers_answers_come_with_logprobs_and_who_it_was(real: Job) -> No
     assert answers[0]["answer"] == {"role": "assistant", "content": "it is 24"}
     assert len(answers[0]["logprobs"]) == answers[0]["usage"]["answerTokens"]
     assert "".join(token["token"] for token in answers[0]["logprobs"]).startswith("it is 24")
+
+
+def test_a_judge_is_held_to_the_form_of_a_score(real: Job) -> None:
+    """vLLM's guided decoding: the model, which would say `it is 24`, can say a score only."""
+    real.spec["generation"] = {"maxTokens": 64}
+    real.spec["judge"] = {"tierRef": {"name": "wise"}, "rubric": "Be right.", "minScorePermille": 1, "maxTokens": 64}
+    real.plan_more = {"judge": {**real.target}}
+    real.split([row(3)])
+    real.done(Stage.GENERATE, real.generate())
+    try:
+        facts = real.filter().facts
+    except BadData as nothing_kept:  # its score may well be 0
+        assert "1 LowScore" in str(nothing_kept)
+    else:
+        assert (facts["judge"]["scored"], facts["judge"]["notScored"]) == (1, 0)
 
 
 def test_an_unknown_model_is_named(real: Job) -> None:

@@ -208,3 +208,56 @@ def test_a_bad_table_exits_with_2_and_no_traceback(content: str) -> None:
 def test_no_table_is_a_mistake() -> None:
     assert lint().exit_code == 2
     assert "cannot be read" in lint("no such file").stderr
+
+
+# --- DistillJobs ------------------------------------------------------------------------------------------------------
+
+JOBS = Path(__file__).parents[1] / "cluster/fixtures/distilljob/accepted"
+
+
+def distill(judge: dict[str, Any], teacher: dict[str, Any]) -> dict[str, Any]:
+    """A job with a judge."""
+    body: dict[str, Any] = yaml.safe_load((JOBS / "smallest.yaml").read_text())
+    body["spec"] |= {"judge": {"rubric": "r", **judge}, "teacher": teacher}
+    return body
+
+
+def test_a_judge_of_the_teachers_family_is_doubtful() -> None:
+    tier = {
+        "apiVersion": "modeltiers.dev/v1alpha1",
+        "kind": "ModelTier",
+        "metadata": {"name": "wise"},
+        "spec": {"rank": 1, "external": {"baseUrl": "https://x.example/v1", "model": "gpt-4o"}},
+    }
+    endpoint = {"endpoint": {"baseUrl": "https://x.example/v1", "model": "gpt-5"}, "termsAcknowledged": True}
+    given = yaml.safe_dump_all([distill({"tierRef": {"name": "wise"}}, endpoint), tier])
+    result = lint("-f", "-", stdin=given)
+    assert result.exit_code == 1
+    assert "standard input, document 1: spec.judge: teacher and judge are of one family (gpt)" in result.stdout
+    alone = yaml.safe_dump(distill({"tierRef": {"name": "wise"}}, endpoint))
+    assert lint("-f", "-", stdin=alone).exit_code == 0  # which model the tier serves is not known
+
+
+def test_a_judge_that_is_the_teacher_is_doubtful() -> None:
+    same = {"tierRef": {"name": "large"}}
+    result = lint("-f", "-", "-o", "json", stdin=yaml.safe_dump(distill(same, same)))
+    (found,) = json.loads(result.stdout)["findings"]
+    assert (result.exit_code, found["path"]) == (1, "spec.judge")
+    assert "the same model" in found["problem"]
+
+
+def test_a_job_that_cannot_be_read_is_a_fault() -> None:
+    result = lint("-f", "-", stdin=yaml.safe_dump(distill({}, {"tierRef": {"name": 5}})))
+    assert result.exit_code == 2
+    assert "spec.teacher.tierRef.name" in result.stderr
+
+
+def test_files_without_a_job_are_a_fault() -> None:
+    result = lint("-f", "-", stdin="kind: ModelTier\n")
+    assert result.exit_code == 2
+    assert "no DistillJob among them" in result.stderr
+
+
+def test_the_fixtures_have_nothing_doubtful() -> None:
+    paths = [part for path in sorted(JOBS.glob("*.yaml")) for part in ("-f", str(path))]
+    assert lint(*paths).exit_code == 0

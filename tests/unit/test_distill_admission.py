@@ -11,8 +11,19 @@ import pytest
 from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.settings import Settings
 from modeltiers.domain.claims import ClaimView
-from modeltiers.domain.distill.admission import Around, arrives, hindrance, refusals, too_long
+from modeltiers.domain.distill.admission import (
+    Around,
+    Reach,
+    arrives,
+    hindrance,
+    judge_of,
+    not_asked,
+    refusals,
+    teacher_of,
+    too_long,
+)
 from modeltiers.domain.distill.payback import Estimate, Tier, estimate
+from modeltiers.domain.distill.stages import Stage
 from tests.unit.test_distill_stages import SPEC, spec
 
 TRAFFIC = {"requestsPerDay": 100_000, "promptTokens": 500, "answerTokens": 100}
@@ -174,3 +185,96 @@ def test_what_has_no_price_is_unknown_and_never_guessed(
     assert stop is not None
     assert stop.reason == "PaybackUnknown"
     assert "remove budget.maxPaybackDays" in stop.message
+
+
+# --- the judge --------------------------------------------------------------------------------------------------------
+
+WISE = {"tierRef": {"name": "wise"}, "rubric": "r"}
+READY = {"conditions": [{"type": "Ready", "status": "True"}]}
+HIDDEN = Settings.model_validate({"router": {"image": "r"}})
+
+
+def own(**more: Any) -> Tier:
+    """A tier of this cluster that serves."""
+    return served("pvc://models/wise", **more)[0], READY
+
+
+def test_a_judge_is_reached_as_a_teacher_is() -> None:
+    keyed = job(judge={**WISE, "keyRef": {"name": "a", "key": "b"}})
+    found = judge_of(keyed, own(), "team", Settings())
+    assert found.hindrance is None
+    assert found.target is not None
+    taught = teacher_of(job(teacher={"tierRef": {"name": "wise"}}), own(), "team", Settings()).target
+    assert taught is not None
+    assert found.target.base_url == taught.base_url
+    assert found.target.key_file == "/etc/modeltiers/judge/key"
+    assert judge_of(job(), None, "team", Settings()) == Reach()
+
+
+@pytest.mark.parametrize(
+    ("tier", "settings", "reason", "words"),
+    [
+        (None, Settings(), "TierNotFound", "there is no ModelTier wise (spec.judge.tierRef): create it"),
+        (own(), HIDDEN, "TierNotAdmitting", "to Keys and name a key in spec.judge.keyRef"),
+        (served("pvc://models/wise"), Settings(), "TierNotReady", "ModelTier wise does not serve"),
+    ],
+)
+def test_why_a_judge_cannot_be_asked(tier: Tier | None, settings: Settings, reason: str, words: str) -> None:
+    found = judge_of(job(judge=WISE), tier, "team", settings).hindrance
+    assert found is not None
+    assert (found.reason, words in found.message) == (reason, True)
+
+
+def test_terms_are_for_scores_that_choose_training_rows() -> None:
+    """What an external tier says of sealed items teaches nobody."""
+    far = (api()[0], READY)
+    assert judge_of(job(judge=WISE), far, "team", Settings()).hindrance is None
+    choosing = {**WISE, "minScorePermille": 700}
+    found = judge_of(job(judge=choosing), far, "team", Settings()).hindrance
+    assert found is not None
+    assert found.reason == "TermsNotAcknowledged"
+    assert "judge.termsAcknowledged: true" in found.message
+    read = {**choosing, "termsAcknowledged": True}
+    assert judge_of(job(judge=read), far, "team", Settings()).hindrance is None
+
+
+def test_a_stage_waits_for_whom_it_asks_and_for_knowing_the_other() -> None:
+    """What the other took counts in the budget; it need not serve for that."""
+    wanted = job(judge={**WISE, "minScorePermille": 700})
+    idle = judge_of(wanted, served("pvc://models/wise"), "team", Settings())
+    missing = judge_of(wanted, None, "team", Settings())
+    good = judge_of(wanted, own(), "team", Settings())
+    for stage, teacher, judge, reason in (
+        (Stage.GENERATE, good, idle, None),
+        (Stage.GENERATE, good, missing, "TierNotFound"),
+        (Stage.FILTER, good, idle, "TierNotReady"),
+        (Stage.FILTER, idle, good, None),
+        (Stage.JUDGE, missing, good, "TierNotFound"),
+        (Stage.TRAIN, missing, missing, None),
+    ):
+        found = not_asked(stage, wanted, teacher, judge)
+        assert (found.reason if found else None) == reason, stage
+    assert not_asked(Stage.FILTER, job(judge=WISE), missing, missing) is None  # nothing is asked there
+    assert not_asked(Stage.GENERATE, job(), good, Reach()) is None
+
+
+def test_a_judge_that_is_the_student_is_said_first() -> None:
+    found = hindrance("job", job(judge=WISE), Around(judge=served("distill://job")))
+    assert found is not None
+    assert found.reason == "JudgeIsStudent"
+
+
+def test_a_judges_host_and_price_are_looked_at_as_a_teachers() -> None:
+    endpoint = {"endpoint": {"baseUrl": "https://x.example/v1", "model": "m"}, "rubric": "r"}
+    found = refusals(job(judge=endpoint, budget={"costMicros": 5}), Settings())
+    assert [one.path for one in found] == ["spec", "spec.judge.endpoint.baseUrl", "spec.judge.endpoint.price"]
+
+
+def test_payback_counts_what_the_judge_was_paid() -> None:
+    spend = {**PAID, "costMicros": 200_000_000, "judge": {"costMicros": 100_000_000, "currency": "USD"}}
+    found, _ = paid_back(api(price=API_PRICE), PRICED, spend)
+    assert found.how.startswith("3 days = 300.00 USD paid for answers")
+    other = {**spend, "judge": {"costMicros": 1, "currency": "EUR"}}
+    assert not paid_back(api(price=API_PRICE), PRICED, other)[0].known
+    free = {**PAID, "judge": {"promptTokens": 5}}
+    assert paid_back(api(price=API_PRICE), PRICED, free)[0].how.startswith("3 days = 300.00 USD")

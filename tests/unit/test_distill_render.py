@@ -99,11 +99,28 @@ def test_an_engine_beside_a_stage_can_be_ended_while_it_loads() -> None:
     assert "shareProcessNamespace" not in job(Stage.GATE, spec())["spec"]["template"]["spec"]
 
 
-@pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.EVALUATE_INCUMBENT])
+@pytest.mark.parametrize("stage", [one for one in Stage if one is not Stage.EVALUATE_INCUMBENT])
 def test_only_who_asks_the_teacher_has_its_key(stage: Stage) -> None:
     keyed = spec(teacher={"tierRef": {"name": "large"}, "keyRef": {"name": "key", "key": "k"}})
     has = "teacher-key" in volumes(job(stage, keyed))
     assert has == (stage in (Stage.GENERATE, Stage.EVALUATE_TEACHER))
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+@pytest.mark.parametrize("chooses", [True, False])
+def test_only_who_asks_the_judge_has_its_key(stage: Stage, chooses: bool) -> None:
+    wanted = {"tierRef": {"name": "wise"}, "rubric": "r", "keyRef": {"name": "key", "key": "k"}}
+    found = job(stage, spec(judge={**wanted, **({"minScorePermille": 700} if chooses else {})}))
+    has = volumes(found).get("judge-key")
+    assert (has is not None) == (stage in ((Stage.FILTER, Stage.JUDGE) if chooses else (Stage.JUDGE,)))
+    if has is not None:
+        assert has["secret"]["secretName"] == "key"
+        (mount,) = [
+            one
+            for one in found["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+            if one["name"] == "judge-key"
+        ]
+        assert mount == {"name": "judge-key", "mountPath": "/etc/modeltiers/judge", "readOnly": True}
 
 
 def test_names_fit_and_differ() -> None:

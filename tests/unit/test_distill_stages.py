@@ -49,13 +49,82 @@ def done(wanted: DistillJobSpec, *, decision: str = "Pass") -> dict[Stage, Outco
 
 
 def test_a_job_goes_through_its_stages_in_order() -> None:
-    assert list(done(spec())) == [stage for stage in Stage if stage is not Stage.EVALUATE_INCUMBENT]
+    beside = (Stage.EVALUATE_INCUMBENT, Stage.JUDGE)
+    assert list(done(spec())) == [stage for stage in Stage if stage not in beside]
 
 
 def test_the_digest_of_a_spec_stays_what_it_is() -> None:
     """Another one would do paid work again in every store: raise FORMAT where that is meant."""
     found = digest_of(Stage.SNAPSHOT, spec(data={**SPEC["data"], "scrub": {"kinds": ["Email"]}}), {})
     assert found == "b12e419947b9b4668fc702d9d77e3314"
+
+
+WITHOUT_JUDGE = {
+    Stage.SNAPSHOT: "5891d35f382c04fd066e505e48ab95b3",
+    Stage.SPLIT: "00c7d2e1b01e3bca821bb19336853802",
+    Stage.GENERATE: "4045eba1aa739ea0954089e073687477",
+    Stage.FILTER: "2838de64f3612f911bef1a59b791cc0a",
+    Stage.DECONTAMINATE: "20b6891ea438283d0d9f6f0e8e6120e1",
+    Stage.TRAIN: "fc7ff03e40e5f7c7774407a41c3c91c3",
+    Stage.EVALUATE_TEACHER: "9698792ff6f8e3aa1189bfa1c55d6dfe",
+    Stage.EVALUATE_BASE: "0229c4b67c23b7f0bbb206fd8c5e9a96",
+    Stage.EVALUATE_INCUMBENT: "ebca1f8358e41fa33697a84e0de7f8d8",
+    Stage.EVALUATE_STUDENT: "4e65bdd5f177b80bb0cd1bb65a3d1585",
+    Stage.GATE: "faf33eabc4f7a04dc10a2cabf92fd079",
+    Stage.CALIBRATE: "7d156aed86b2a55ec9de66030a0feab7",
+    Stage.PACKAGE: "c7d5ffabf9e46feaae10c10441ee3609",
+}
+"""Computed before there were judges."""
+
+
+def whole(**more: Any) -> DistillJobSpec:
+    """A job with every stage but the judge's."""
+    promotion = {"tierRef": {"name": "small"}, "incumbent": {**BASE, "source": "pvc://models/old"}}
+    return spec(promotion=promotion, filters={"shortest": 2}, evaluation={"samples": 2}, **more)
+
+
+def test_a_job_without_a_judge_rests_on_what_it_did_before_there_were_any() -> None:
+    assert {stage: one.digest for stage, one in done(whole()).items()} == WITHOUT_JUDGE
+
+
+JUDGE = {"tierRef": {"name": "wise"}, "rubric": "r"}
+
+
+def test_a_judge_of_sealed_items_changes_no_stage_before_its_own() -> None:
+    """Neither what was generated and trained, nor the answers that the gate compares."""
+    found = done(whole(judge=JUDGE))
+    assert list(found) == list(Stage)
+    before = {
+        stage: one.digest for stage, one in found.items() if list(Stage).index(stage) < list(Stage).index(Stage.JUDGE)
+    }
+    assert before == {stage: WITHOUT_JUDGE[stage] for stage in before}
+    assert found[Stage.GATE].digest != WITHOUT_JUDGE[Stage.GATE]  # its report is another
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rubric": "other"},
+        {"tierRef": {"name": "wiser"}},
+        {"minScorePermille": 800},
+        {"maxTokens": 100},
+        {"keyRef": {"name": "a", "key": "b"}},
+    ],
+    ids=str,
+)
+def test_a_judge_of_training_rows_is_part_of_what_filter_rests_on(change: dict[str, Any]) -> None:
+    chosen = {**JUDGE, "minScorePermille": 700}
+    one, other = done(whole(judge=chosen)), done(whole(judge={**chosen, **change}))
+    assert one[Stage.GENERATE] == other[Stage.GENERATE]
+    assert one[Stage.FILTER].digest not in (other[Stage.FILTER].digest, WITHOUT_JUDGE[Stage.FILTER])
+    assert one[Stage.JUDGE].digest != other[Stage.JUDGE].digest
+
+
+def test_a_judge_of_training_rows_alone_has_no_stage_of_its_own() -> None:
+    alone = {**JUDGE, "minScorePermille": 700, "evaluation": False}
+    found = done(whole(judge=alone))
+    assert Stage.JUDGE not in found
+    assert found[Stage.FILTER] == done(whole(judge={**alone, "evaluation": True}))[Stage.FILTER]
 
 
 def test_a_student_tuned_elsewhere_enters_at_the_tests() -> None:

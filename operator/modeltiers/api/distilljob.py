@@ -1,7 +1,8 @@
 """DistillJob: from a teacher to a promoted student, or a clear no.
 
 What decides the result (teacher, data, training, gate) cannot be changed: another question is another DistillJob.
-Budget, suspend, approval and promotion can. Status models live in `distilljob_status`.
+Budget, suspend, approval and promotion can. Whom a job asks is in `distilljob_asked`, its status in
+`distilljob_status`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from modeltiers.api.base import Model, Rule, atomic, cel, distinct, listed_by
+from modeltiers.api.distilljob_asked import Judge, Permille, Teacher, TierRef
 from modeltiers.api.distilljob_status import DistillJobStatus
 from modeltiers.api.fields import Image, LabelKey, LabelValue, Name, ObjectName, Quantity, SecretKey, SecretKeyRef
 from modeltiers.api.model import Weights
-from modeltiers.api.modeltier import TokenPrice, Toleration
+from modeltiers.api.modeltier import Toleration
 
-Permille = Annotated[int, Field(ge=0, le=1000)]
 Path = Annotated[
     str,
     Field(
@@ -38,7 +39,7 @@ Bucket = Annotated[
 ]
 
 IMMUTABLE = ("workload", "teacher", "student", "data", "generation", "filters", "decontamination", "training")
-IMMUTABLE_MORE = ("evaluation", "gate", "store")
+IMMUTABLE_MORE = ("evaluation", "judge", "gate", "store")
 
 
 class Verifier(Model):
@@ -73,50 +74,6 @@ class Workload(Model):
     """A line about the task for the report and the model card."""
     verifiers: list[Verifier] = Field(min_length=1, max_length=16, json_schema_extra=listed_by("name"))
     """What makes an answer right. A judge is no substitute: a student that only sounds like its teacher must fail."""
-
-
-class TierRef(Model):
-    """A ModelTier of this namespace."""
-
-    name: Name
-    """Name of the ModelTier."""
-
-
-class Endpoint(Model):
-    """An OpenAI-compatible API."""
-
-    base_url: str = Field(
-        min_length=8,
-        max_length=512,
-        pattern=r"^https?://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*/?$",
-    )
-    """Base URL up to and with the version, for example https://api.example.com/v1. The administrator allows hosts."""
-    model: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:@-]*$")
-    """Name of the model at that API."""
-    price: TokenPrice | None = None
-    """What the API charges; needed for a budget in money."""
-
-
-class Teacher(Model):
-    """Who is learnt from: exactly one of a tier and an endpoint."""
-
-    tier_ref: TierRef | None = None
-    """A ModelTier, asked at its own Service past every policy: its access must be Open, or Keys with `keyRef`."""
-    endpoint: Endpoint | None = None
-    """An OpenAI-compatible API."""
-    key_ref: SecretKeyRef | None = None
-    """Key to ask with: the API's key, or one that the tier admits. Handed to the pods by reference."""
-    terms_acknowledged: bool = False
-    """You have read the terms of an external teacher and may train on its answers. Kept with the artifact."""
-
-    __cel__: ClassVar[tuple[Rule, ...]] = (
-        Rule("has(self.tierRef) != has(self.endpoint)", "give exactly one of tierRef and endpoint"),
-        Rule(
-            "!has(self.endpoint) || self.termsAcknowledged",
-            "an endpoint is somebody else's model: read its terms on training with answers, then set"
-            " termsAcknowledged: true",
-        ),
-    )
 
 
 class Student(Model):
@@ -435,9 +392,9 @@ class Budget(Model):
     """Where the job stops; raise it, and the job goes on where it stopped."""
 
     teacher_tokens: int | None = Field(default=None, ge=1, le=10**13)
-    """Tokens asked of and answered by the teacher, evaluation included."""
+    """Tokens asked of and answered by the teacher, evaluation included; those of the judge count, too."""
     cost_micros: int | None = Field(default=None, ge=1, le=10**15)
-    """What the teacher's answers cost, in millionths of the price's currency."""
+    """What the answers of teacher and judge cost together, in millionths of the price's currency."""
     max_payback_days: int | None = Field(default=None, ge=1, le=3650)
     """Do not train when the estimate says that it takes longer to pay back. Needs `traffic` and prices."""
     traffic: Traffic | None = None
@@ -547,6 +504,8 @@ class DistillJobSpec(Model):
     """How the student is trained."""
     evaluation: Evaluation | None = None
     """How models are tested."""
+    judge: Judge | None = None
+    """A model that scores answers beside the verifiers. It never decides the gate."""
     gate: Gate | None = None
     """When the student is good enough."""
     promotion: Promotion | None = None
@@ -584,6 +543,11 @@ class DistillJobSpec(Model):
             "!has(self.teacher.tierRef) || !has(self.promotion) || !has(self.promotion.tierRef)"
             " || self.teacher.tierRef.name != self.promotion.tierRef.name",
             "promotion.tierRef is the teacher's own tier, which the student would replace: name another ModelTier",
+        ),
+        Rule(
+            "!has(self.judge) || !has(self.judge.tierRef) || !has(self.promotion) || !has(self.promotion.tierRef)"
+            " || self.judge.tierRef.name != self.promotion.tierRef.name",
+            "promotion.tierRef is the judge's own tier, which would judge itself: name another ModelTier",
         ),
         Rule(
             "!has(self.store.s3) || has(self.student.trained)",

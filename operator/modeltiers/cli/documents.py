@@ -7,7 +7,7 @@ each document for messages. It knows nothing of the resources inside.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -59,6 +59,25 @@ def read(path: str) -> list[Document]:
     except UnicodeDecodeError as error:
         return [Document(name, 0, fault=f"is not UTF-8 text (byte {error.start}): is it a YAML file?")]
     return list(_documents(name, text))
+
+
+def unfolded(read: Iterable[Document], faults: list[str]) -> Iterator[Document]:
+    """Documents that are mappings, the items of a List each for itself."""
+    for document in read:
+        if document.fault:
+            faults.append(f"{document.where}: {document.fault}")
+        elif not isinstance(document.content, dict):
+            faults.append(f"{document.where}: is a {_kind_of(document.content)}, not a resource (a mapping)")
+        elif str(document.content.get("kind", "")).endswith("List") and isinstance(document.content.get("items"), list):
+            items = (Document(document.file, document.number, item) for item in document.content["items"])
+            yield from unfolded(items, faults)
+        else:
+            yield document
+
+
+def _kind_of(value: object) -> str:
+    words = {str: "text", list: "list", int: "number", float: "number", bool: "truth value"}
+    return words.get(type(value), type(value).__name__)
 
 
 def _documents(name: str, text: str) -> Iterator[Document]:

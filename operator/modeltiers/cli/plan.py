@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -97,7 +97,7 @@ def _tiers(files: Sequence[str], faults: list[str]) -> Iterator[Planned]:
     given: list[Document] = []
     for path in files:
         before = len(faults)
-        found = list(_unfolded(documents.read(path), faults))
+        found = list(documents.unfolded(documents.read(path), faults))
         # What has no kind is meant to be a tier, and is told what it lacks.
         held = [one for one in found if not isinstance(kind := one.content.get("kind"), str) or kind in _READ]
         given += held
@@ -131,25 +131,6 @@ def _followed(tier: Planned, jobs: Mapping[str, Document], faults: list[str]) ->
         faults.append(f"{place}, {jobs[name].where}: {job.message}")
         return
     yield replace(tier, spec=followed(tier.spec, job.spec, {}))
-
-
-def _unfolded(read: Iterable[Document], faults: list[str]) -> Iterator[Document]:
-    """Documents that are mappings, the items of a List each for itself."""
-    for document in read:
-        if document.fault:
-            faults.append(f"{document.where}: {document.fault}")
-        elif not isinstance(document.content, dict):
-            faults.append(f"{document.where}: is a {_kind_of(document.content)}, not a resource (a mapping)")
-        elif str(document.content.get("kind", "")).endswith("List") and isinstance(document.content.get("items"), list):
-            items = (Document(document.file, document.number, item) for item in document.content["items"])
-            yield from _unfolded(items, faults)
-        else:
-            yield document
-
-
-def _kind_of(value: object) -> str:
-    words = {str: "text", list: "list", int: "number", float: "number", bool: "truth value"}
-    return words.get(type(value), type(value).__name__)
 
 
 def _tier(document: Document, faults: list[str]) -> Planned | None:
@@ -195,7 +176,7 @@ def problems(error: ValidationError) -> list[str]:
 def _settings(path: str | None, faults: list[str]) -> Settings:
     if path is None:
         return Settings()
-    found = list(_unfolded(documents.read(path), faults))
+    found = list(documents.unfolded(documents.read(path), faults))
     if not found:
         return Settings()
     try:
@@ -209,7 +190,7 @@ def _nodes(path: str | None, faults: list[str]) -> list[NodeView] | None:
     if path is None:
         return None
     before = len(faults)
-    bodies = (document.content for document in _unfolded(documents.read(path), faults))
+    bodies = (document.content for document in documents.unfolded(documents.read(path), faults))
     found = [NodeView.of(body) for body in bodies if body.get("kind") == "Node"]
     if not found and len(faults) == before:
         faults.append(f"{path}: holds no Node; make it with `kubectl get nodes -o yaml`")

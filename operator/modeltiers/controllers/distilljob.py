@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from modeltiers import names
-from modeltiers.api.distilljob import DistillJobSpec, TierRef
+from modeltiers.api.distilljob import DistillJobSpec
+from modeltiers.api.distilljob_asked import TierRef
 from modeltiers.api.model import Weights
 from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.parse import Fault, parse, parse_distill
@@ -53,7 +54,6 @@ from modeltiers.kube import errors
 from modeltiers.kube.client import Api
 from modeltiers.kube.events import EventRecorder
 from modeltiers.render.distilljob import (
-    ASKS_TEACHER,
     SIGNING_KEY,
     Engine,
     model_path,
@@ -249,9 +249,14 @@ class DistillReconciler:
         spec, namespace = scene.spec, scene.key[0]
         name = spec.store.claim_name
         found = await claims.look(self.api, namespace, name) if name else claims.Found()
-        refs = (spec.teacher.tier_ref, spec.evaluation and spec.evaluation.tier_ref, _goes_to(spec))
-        teacher, evaluation, promotion = (self._tier(namespace, ref.name) if ref else None for ref in refs)
-        return admission.Around(teacher, evaluation, promotion, found.claim, found.missing)
+        refs = (
+            spec.teacher.tier_ref,
+            spec.evaluation and spec.evaluation.tier_ref,
+            _goes_to(spec),
+            spec.judge and spec.judge.tier_ref,
+        )
+        teacher, evaluation, promotion, judge = (self._tier(namespace, ref.name) if ref else None for ref in refs)
+        return admission.Around(teacher, evaluation, promotion, found.claim, found.missing, judge)
 
     def _elsewhere(self, scene: _Scene, step: Next) -> Hindrance | None:
         """Whether another job of the namespace does this very stage in the same store: both would write there."""
@@ -288,12 +293,17 @@ class DistillReconciler:
         """What the Job of a stage is told and given, and why it cannot be begun yet."""
         spec = scene.spec
         hook = scrubber_url(spec, self.settings)
-        plan = Plan(job=scene.key[1], spec=spec, sources=source_paths(spec), scrubber=hook)
-        teacher = self._teacher(scene)
-        if isinstance(teacher, Target):
-            plan = plan.model_copy(update={"teacher": teacher})
-        elif step.stage in ASKS_TEACHER:
-            return _Orders(plan, hindrance=teacher)
+        teacher, judge = self._asked(scene)
+        plan = Plan(
+            job=scene.key[1],
+            spec=spec,
+            teacher=teacher.target,
+            judge=judge.target,
+            sources=source_paths(spec),
+            scrubber=hook,
+        )
+        if (hindered := admission.not_asked(step.stage, spec, teacher, judge)) is not None:
+            return _Orders(plan, hindrance=hindered)
         models = models_of(spec, step.stage, self._teachers_weights(scene))
         plan = plan.model_copy(update={"models": {role: model_path(role, one) for role, one in models.items()}})
         if step.stage is Stage.PACKAGE and self.settings.distill.signing_key:
@@ -312,10 +322,15 @@ class DistillReconciler:
         tier = self._tier(scene.key[0], ref.name) if ref else None
         return tier[0].model if tier and job_of(tier[0]) is None else None
 
-    def _teacher(self, scene: _Scene) -> Target | Hindrance:
-        ref = scene.spec.teacher.tier_ref
-        tier = self._tier(scene.key[0], ref.name) if ref else None
-        return admission.target_of(scene.spec, tier, scene.key[0], self.settings)
+    def _asked(self, scene: _Scene) -> tuple[admission.Reach, admission.Reach]:
+        """Where teacher and judge are asked."""
+        spec, namespace = scene.spec, scene.key[0]
+        refs = (spec.teacher.tier_ref, spec.judge.tier_ref if spec.judge else None)
+        teacher, judge = (self._tier(namespace, ref.name) if ref else None for ref in refs)
+        return (
+            admission.teacher_of(spec, teacher, namespace, self.settings),
+            admission.judge_of(spec, judge, namespace, self.settings),
+        )
 
     def _tier(self, namespace: str, name: str) -> tuple[ModelTierSpec, Mapping[str, Any]] | None:
         body = self.store.tier((namespace, name))

@@ -388,7 +388,7 @@ def _followed(body: Body) -> str | None:
 def _tiers_of_distill(body: Body) -> Iterator[str]:
     """The tiers that a distillation names, whatever else is wrong with it."""
     spec = body.get("spec") or {}
-    for part in ("teacher", "evaluation", "promotion"):
+    for part in ("teacher", "judge", "evaluation", "promotion"):
         ref = (spec.get(part) or {}).get("tierRef") if isinstance(spec.get(part), Mapping) else None
         if isinstance(ref, Mapping) and isinstance(ref.get("name"), str):
             yield ref["name"]

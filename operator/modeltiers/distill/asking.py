@@ -220,19 +220,20 @@ class Asking:
         return BadData(
             f"{asked.who} changed: it was {then} and is {now.strip()} now. Answers of two models are not mixed: put the"
             f" first one back, or delete {self.ledger.folder.path} in the store to ask everything anew",
-            reason="TeacherChanged",
+            reason=f"{asked.role}Changed",
             field=asked.field,
         )
 
     def _exhausted(self, request: Request) -> StageFault:
         purse = self.purse
         cap, most = purse.cap, purse.most(request.prompt_bytes)
-        if cap.tokens is not None and (purse.spent + most).total > cap.tokens:
-            name, limit, spent, next_one = "teacherTokens", cap.tokens, purse.spent.total, most.total
+        if cap.tokens is not None and cap.other_tokens + (purse.spent + most).total > cap.tokens:
+            name, limit, next_one = "teacherTokens", cap.tokens, most.total
+            spent = cap.other_tokens + purse.spent.total
         else:
             assert cap.price is not None
             assert cap.cost_micros is not None
-            spent, next_one = cost_micros(purse.spent, cap.price), cost_micros(most, cap.price)
+            spent, next_one = cap.cost(purse.spent), cost_micros(most, cap.price)
             name, limit = "costMicros", cap.cost_micros
         return BudgetExhausted(
             f"spec.budget.{name} is {limit}: {spent} are spent or in doubt, and the next request may take {next_one}."
@@ -253,13 +254,13 @@ def stopped_by(asked: Asked, failure: Failure) -> StageFault:
             return BadData(f"{asked.who}: {why}: {way}", reason="ModelUnknown", field=where)
         case Kind.MOVED:
             way = f"redirects are not followed: write the final address in {where}"
-            return BadData(f"{asked.who}: {why}: {way}", reason="TeacherMoved", field=where)
+            return BadData(f"{asked.who}: {why}: {way}", reason=f"{asked.role}Moved", field=where)
         case Kind.QUOTA:
             return BadData(f"{asked.who}: {why}: raise the account's limit", reason="QuotaExceeded", field=where)
         case Kind.UNTRUSTED:
             return BadData(f"{asked.who}: {why}: look at {where}", reason="CertificateUntrusted", field=where)
         case _:
-            return TryAgain(f"{asked.who} at {asked.target.base_url}: {why}", reason="TeacherUnavailable")
+            return TryAgain(f"{asked.who} at {asked.target.base_url}: {why}", reason=f"{asked.role}Unavailable")
 
 
 def _took(answer: Answer, most: Tokens) -> Tokens:

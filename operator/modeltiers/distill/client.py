@@ -49,6 +49,8 @@ class Asked:
     """Path in the spec that says how it is asked."""
     fingerprinted: bool = False
     """Whether another `system_fingerprint` is another model. Large providers change theirs from request to request."""
+    role: str = "Teacher"
+    """As reasons begin: `TeacherChanged`."""
 
 
 @dataclass

@@ -1,4 +1,8 @@
-"""Filter: which of the teacher's answers become training rows. What is dropped lies beside, each with its reason."""
+"""Filter: which of the teacher's answers become training rows. What is dropped lies beside, each with its reason.
+
+Verifiers and filters come first. Where there is a judge of training rows it is asked about what they keep, and an
+answer that it gave no score, or a lower one than is wanted, is dropped like any other.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from modeltiers.api.distilljob import Filters
+from modeltiers.distill.bench import Asked, Bench
 from modeltiers.distill.faults import BadData
 from modeltiers.distill.stage import Result, Work
 from modeltiers.distill.store import line
 from modeltiers.domain.distill.counts import by_slice
-from modeltiers.domain.distill.filters import Sieve, without_trace
+from modeltiers.domain.distill.filters import Drop, Reason, Sieve, without_trace
+from modeltiers.domain.distill.patience import Patience
 from modeltiers.domain.distill.stages import Stage
-from modeltiers.domain.distill.verify import BadVerifier
+from modeltiers.domain.distill.verify import BadVerifier, text_of
 
 ANSWERS: Final = "answers.jsonl"
 ROWS: Final = "rows.jsonl"
@@ -37,11 +43,16 @@ class Tally:
         return ", ".join(f"{count} {name}" for name, count in self.reasons.most_common())
 
 
-def run(work: Work) -> Result:
+def run(work: Work, patience: Patience | None = None) -> Result:
     """Write `rows.jsonl` and `rejects.jsonl`."""
     filters, tally = work.plan.spec.filters or Filters(), Tally()
+    judge = work.plan.spec.judge
+    bench = Bench.of(work) if judge and judge.min_score_permille else None
     try:
-        _write(work, filters, tally)
+        if bench is not None:
+            of = sum(1 for _ in _kept(work, filters))
+            bench.ask(_kept(work, filters), of, patience or Patience())
+        _write(work, filters, tally, bench)
     except BadVerifier as bad:
         raise BadData(f"{bad}. Create another DistillJob with one that can be run", field=bad.field) from None
     kept, asked = tally.kept.total(), tally.asked.total()
@@ -49,14 +60,36 @@ def run(work: Work) -> Result:
         raise BadData(
             f"{kept} of {asked} answers are kept, spec.filters.leastRows is {filters.least_rows}; dropped:"
             f" {tally.reasons_said or 'none'}. Look at {work.folder.at(REJECTS)}, then create another DistillJob with"
-            " other spec.filters, spec.generation or rows",
+            f" other spec.filters, {'spec.judge, ' if bench else ''}spec.generation or rows",
             field="spec.filters",
         )
     said = f"; dropped: {tally.reasons_said}" if tally.reasons else ""
-    return Result((ROWS, REJECTS), f"{kept} of {asked} answers kept{said}", _facts(tally))
+    facts = _facts(tally) | ({"judge": bench.facts()} if bench else {})
+    spend = bench.inquiry.spend() if bench else {}
+    return Result((ROWS, REJECTS), f"{kept} of {asked} answers kept{said}", facts, spend)
 
 
-def _write(work: Work, filters: Filters, tally: Tally) -> None:
+def _kept(work: Work, filters: Filters) -> Iterator[Asked]:
+    """What verifiers and filters keep, which is what the judge is asked about."""
+    sieve = Sieve(filters, work.plan.spec.workload.verifiers)
+    for row in _answers(work, filters, Tally()):
+        if sieve.drop(row) is None:
+            yield row, text_of(row["answer"])
+
+
+def _judged(bench: Bench, row: dict[str, Any]) -> Drop | None:
+    """Why the judge's score drops an answer."""
+    wanted = bench.judge.min_score_permille or 0
+    score, why = bench.score(row, text_of(row["answer"]))
+    if score is None:
+        return Drop(Reason.NOT_SCORED, why)
+    if score < wanted:
+        said = f"the judge gives {score} ‰, spec.judge.minScorePermille is {wanted}"
+        return Drop(Reason.LOW_SCORE, said, score)
+    return None
+
+
+def _write(work: Work, filters: Filters, tally: Tally, bench: Bench | None) -> None:
     sieve = Sieve(filters, work.plan.spec.workload.verifiers)
     with ExitStack() as stack:
         rows, rejects = (stack.enter_context(work.folder.writing(name)) for name in (ROWS, REJECTS))
@@ -67,13 +100,14 @@ def _write(work: Work, filters: Filters, tally: Tally) -> None:
                 work.progress.at(done, count, "answers")
             name = row["slice"] or ""
             tally.asked[name] += 1
-            dropped = sieve.drop(row)
+            dropped = sieve.drop(row) or (_judged(bench, row) if bench else None)
             if dropped is None:
                 tally.kept[name] += 1
                 rows.write(line(row))
             else:
                 tally.reasons[dropped.reason.value] += 1
-                why = {"reason": dropped.reason.value, "detail": dropped.detail}
+                why: dict[str, Any] = {"reason": dropped.reason.value, "detail": dropped.detail}
+                why |= {} if dropped.score is None else {"scorePermille": dropped.score}
                 rejects.write(line({"id": row["id"], "sample": row["sample"], **why, **row}))
 
 

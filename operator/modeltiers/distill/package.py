@@ -17,6 +17,7 @@ from modeltiers.distill.report import write_report
 from modeltiers.distill.signature import sign
 from modeltiers.distill.stage import Result, Work
 from modeltiers.distill.store import BLOCK, Folder, open_store
+from modeltiers.domain.distill.plan import Plan
 from modeltiers.domain.distill.stages import Stage, hash_of
 
 MODEL: Final = "model"
@@ -128,10 +129,24 @@ def _provenance(work: Work, digest: str, facts: Mapping[str, Any]) -> dict[str, 
             "external": bool(teacher and teacher.external),
             "termsAcknowledged": plan.spec.teacher.terms_acknowledged,
         },
+        **({"judge": _judge(plan)} if plan.spec.judge else {}),
         "student": plan.spec.student.model_dump(mode="json", by_alias=True, exclude_none=True),
         "training": plan.spec.training.model_dump(mode="json", by_alias=True) if plan.spec.training else {},
         "workload": plan.spec.workload.model_dump(mode="json", by_alias=True, exclude_none=True),
         "stages": stages,
+    }
+
+
+def _judge(plan: Plan) -> dict[str, Any]:
+    """Who judged, by what, and whether it chose training rows."""
+    judge = plan.spec.judge
+    assert judge is not None, "the caller looks"
+    return {
+        "model": plan.judge.model if plan.judge else None,
+        "external": bool(plan.judge and plan.judge.external),
+        "termsAcknowledged": judge.terms_acknowledged,
+        "rubric": judge.rubric,
+        "minScorePermille": judge.min_score_permille,
     }
 
 

@@ -22,7 +22,7 @@ from modeltiers import __version__
 from modeltiers.distill import manifest
 from modeltiers.distill.stage import Work
 from modeltiers.distill.store import Folder
-from modeltiers.domain.distill import report_origin, report_results
+from modeltiers.domain.distill import report_judge, report_origin, report_results
 from modeltiers.domain.distill.calibration import Bin
 from modeltiers.domain.distill.report import Evidence, Example, Loss, Report
 from modeltiers.domain.distill.rows import texts
@@ -54,6 +54,7 @@ def report_of(of: Evidence) -> Report:
     sections = (
         report_results.scores(of),
         report_results.comparisons(of),
+        report_judge.judged(of),
         report_results.calibration(of),
         report_results.examples(of),
         report_origin.data(of),
@@ -91,6 +92,7 @@ def gathered(work: Work, gate: Folder, artifact: str | None) -> Evidence:
         others=tuple(sorted({one.body["job"] for one in known.values() if one.body["spend"]} - {work.plan.job})),
         loss=_loss(work.inputs.get(Stage.TRAIN)),
         bins=_bins(work.inputs.get(Stage.CALIBRATE)),
+        judged=list(work.inputs[Stage.JUDGE].rows("judge.jsonl")) if Stage.JUDGE in work.inputs else (),
         artifact=artifact,
     )
     chosen, differing = _chosen(work)

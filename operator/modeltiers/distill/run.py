@@ -29,6 +29,7 @@ MODULES: Final[Mapping[Stage, str]] = {
     Stage.EVALUATE_BASE: "evaluate",
     Stage.EVALUATE_INCUMBENT: "evaluate",
     Stage.EVALUATE_STUDENT: "evaluate",
+    Stage.JUDGE: "judge",
     Stage.GATE: "gate",
     Stage.CALIBRATE: "calibrate",
     Stage.PACKAGE: "package",

@@ -83,6 +83,14 @@ TEACHER_COST: Final = Gauge(
     "What they cost, in millionths of the currency; absent where no price is known",
     (*_JOB, "currency"),
 )
+JUDGE_TOKENS: Final = Gauge(
+    "modeltiers_distill_judge_tokens", "Tokens that the judge's replies counted, by kind", (*_JOB, "kind")
+)
+JUDGE_COST: Final = Gauge(
+    "modeltiers_distill_judge_cost_micros",
+    "What they cost, in millionths of the currency; absent where no price is known",
+    (*_JOB, "currency"),
+)
 DECISION: Final = Gauge("modeltiers_distill_gate_decision", "1 for what the gate said", (*_JOB, "decision"))
 DIFFERENCE: Final = Gauge(
     "modeltiers_distill_gate_difference_permille", "Student less incumbent, in thousandths of the score", _JOB
@@ -94,7 +102,19 @@ WEIGHT: Final = Gauge("modeltiers_distill_promotion_weight_permille", "The stude
 GAUGES: Final = (
     *(CONDITION, REPLICAS, READY_REPLICAS, ACCELERATORS, TIER_COST, WANTED),
     *(ENTRY, ROUTERS, ROUTERS_LIVE, POLICY_COST, ALL_LARGE_COST, SAVED),
-    *(STAGE, PROGRESS, TEACHER_TOKENS, TEACHER_COST, DECISION, DIFFERENCE, LOWER, PROMOTION, WEIGHT),
+    *(
+        STAGE,
+        PROGRESS,
+        TEACHER_TOKENS,
+        TEACHER_COST,
+        JUDGE_TOKENS,
+        JUDGE_COST,
+        DECISION,
+        DIFFERENCE,
+        LOWER,
+        PROMOTION,
+        WEIGHT,
+    ),
 )
 """All of them."""
 
@@ -141,9 +161,13 @@ def _distilljob(owner: tuple[str, str], status: Body) -> Iterator[Sample]:
     if isinstance(done, int) and isinstance(of, int) and of > 0:
         yield Sample(PROGRESS, owner, done / of)
     spend = _map(status.get("spend"))
-    yield from _number(TEACHER_TOKENS, (*owner, "prompt"), spend.get("promptTokens"))
-    yield from _number(TEACHER_TOKENS, (*owner, "answer"), spend.get("answerTokens"))
-    yield from _number(TEACHER_COST, (*owner, str(spend.get("currency", ""))), spend.get("costMicros"))
+    for said, tokens, cost in (
+        (spend, TEACHER_TOKENS, TEACHER_COST),
+        (_map(spend.get("judge")), JUDGE_TOKENS, JUDGE_COST),
+    ):
+        yield from _number(tokens, (*owner, "prompt"), said.get("promptTokens"))
+        yield from _number(tokens, (*owner, "answer"), said.get("answerTokens"))
+        yield from _number(cost, (*owner, str(said.get("currency", ""))), said.get("costMicros"))
     gate, promotion = _map(status.get("gate")), _map(status.get("promotion"))
     yield from _word(DECISION, owner, gate.get("decision"))
     yield from _number(DIFFERENCE, owner, gate.get("differencePermille"))

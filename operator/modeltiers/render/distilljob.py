@@ -16,9 +16,9 @@ from modeltiers.api.fields import SecretKeyRef
 from modeltiers.api.model import Weights
 from modeltiers.api.settings import ProfileMount, ScrubHook, Settings
 from modeltiers.domain.diff import digest, sealed
-from modeltiers.domain.distill.admission import KEY_FILE
+from modeltiers.domain.distill.admission import JUDGE_KEY_FILE, KEY_FILE
 from modeltiers.domain.distill.plan import Plan
-from modeltiers.domain.distill.stages import Next, Outcome, Stage, before
+from modeltiers.domain.distill.stages import ASKS_TEACHER, Next, Outcome, Stage, asks_judge, before
 from modeltiers.render import network, parts
 from modeltiers.render.engine import profile_volume, value_of
 from modeltiers.render.network import Admitted
@@ -34,12 +34,12 @@ STORE: Final = "/store"
 SOURCES: Final = "/sources"
 MODELS: Final = "/models"
 TEACHER_KEY: Final = str(PurePosixPath(KEY_FILE).parent)
+JUDGE_KEY: Final = str(PurePosixPath(JUDGE_KEY_FILE).parent)
 SIGNING_KEY: Final = "/etc/modeltiers/signing"
 GRACE_SECONDS: Final = 120
 """What a stage has to make durable what it did: a checkpoint, or the answers under way."""
 FINAL_CODES: Final = (78, 79)
 """Exit codes after which another try would end alike."""
-ASKS_TEACHER: Final = (Stage.GENERATE, Stage.EVALUATE_TEACHER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +357,8 @@ def _volumes(
         made.append((_secret("signing-key", settings.distill.signing_key), SIGNING_KEY, True))
     if stage in ASKS_TEACHER and spec.teacher.key_ref:
         made.append((_secret("teacher-key", spec.teacher.key_ref), TEACHER_KEY, True))
+    if asks_judge(stage, spec) and spec.judge and spec.judge.key_ref:
+        made.append((_secret("judge-key", spec.judge.key_ref), JUDGE_KEY, True))
     volumes, mounts = [one for one, _, _ in made], [_mount(*one) for one in made]
     for extra in settings.distill.train_mounts if stage is Stage.TRAIN else ():
         volumes.append(profile_volume(extra))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
 from modeltiers.api.distilljob import DistillJobSpec
+from modeltiers.api.distilljob_asked import Endpoint, Judge, Teacher
 from modeltiers.api.settings import Settings
 from modeltiers.domain import conditions
 from modeltiers.domain.claims import ClaimView
 from modeltiers.domain.distill.following import job_of
 from modeltiers.domain.distill.payback import Estimate, Tier
 from modeltiers.domain.distill.plan import Target
+from modeltiers.domain.distill.stages import ASKS_TEACHER, Stage, asks_judge
 from modeltiers.domain.distill.verdict import Hindrance
 from modeltiers.domain.engine_args import Refusal
 from modeltiers.domain.hosts import allowed, endpoint_of
@@ -24,6 +26,8 @@ from modeltiers.domain.scaling import most_pods
 
 KEY_FILE: Final = "/etc/modeltiers/teacher/key"
 """Where a stage finds the key to ask the teacher with."""
+JUDGE_KEY_FILE: Final = "/etc/modeltiers/judge/key"
+"""The same for the judge."""
 
 
 def refusals(spec: DistillJobSpec, settings: Settings) -> list[Refusal]:
@@ -40,16 +44,20 @@ def refusals(spec: DistillJobSpec, settings: Settings) -> list[Refusal]:
     if image and not any(image.startswith(prefix) for prefix in settings.allowed_images):
         way_out = "remove it, or ask an administrator to add its prefix to allowedImages in the settings"
         found.append(Refusal("spec.scheduling.image", f"{image} is not an image that may be chosen: {way_out}"))
-    if spec.teacher.endpoint:
-        endpoint = endpoint_of(spec.teacher.endpoint.base_url)
-        if endpoint is None or allowed(endpoint.host, settings.external_hosts) is None:
-            way_out = "ask an administrator to add the host to externalHosts in the settings"
-            found.append(Refusal("spec.teacher.endpoint.baseUrl", f"its host is not allowed here: {way_out}"))
-    budget = spec.budget
-    if budget and budget.cost_micros and spec.teacher.endpoint and spec.teacher.endpoint.price is None:
-        said = "a budget in money needs a price: add it, or use budget.teacherTokens"
-        found.append(Refusal("spec.teacher.endpoint.price", said))
+    for field, named in (("teacher", spec.teacher), ("judge", spec.judge)):
+        if named is not None and named.endpoint is not None:
+            found += _of_endpoint(f"spec.{field}.endpoint", named.endpoint, spec, settings)
     return found
+
+
+def _of_endpoint(path: str, endpoint: Endpoint, spec: DistillJobSpec, settings: Settings) -> Iterator[Refusal]:
+    host = endpoint_of(endpoint.base_url)
+    if host is None or allowed(host.host, settings.external_hosts) is None:
+        way_out = "ask an administrator to add the host to externalHosts in the settings"
+        yield Refusal(f"{path}.baseUrl", f"its host is not allowed here: {way_out}")
+    if spec.budget and spec.budget.cost_micros and endpoint.price is None:
+        said = "a budget in money needs a price: add it, or use budget.teacherTokens"
+        yield Refusal(f"{path}.price", said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,7 @@ class Around:
     promotion: Tier | None = None
     claim: ClaimView | None = None
     claim_missing: bool = False
+    judge: Tier | None = None
 
 
 def hindrance(job: str, spec: DistillJobSpec, around: Around) -> Hindrance | None:
@@ -100,10 +109,11 @@ def _in_no_tier(spec: DistillJobSpec, around: Around) -> Hindrance | None:
 
 
 def _learns_from_itself(job: str, around: Around) -> Hindrance | None:
-    if around.teacher is None or job_of(around.teacher[0]) != job:
-        return None
-    said = "the teacher's tier follows this very job: set its spec.model.source to the teacher's own weights"
-    return Hindrance("TeacherIsStudent", said, passes=False)
+    for who, tier in (("teacher", around.teacher), ("judge", around.judge)):
+        if tier is not None and job_of(tier[0]) == job:
+            said = f"the {who}'s tier follows this very job: set its spec.model.source to the {who}'s own weights"
+            return Hindrance(f"{who.capitalize()}IsStudent", said, passes=False)
+    return None
 
 
 def _alone_on_claim(spec: DistillJobSpec, around: Around) -> Hindrance | None:
@@ -134,39 +144,85 @@ def too_long(spec: DistillJobSpec, found: Estimate) -> Hindrance | None:
     return Hindrance("PaybackTooLong", said, passes=False)
 
 
-def target_of(spec: DistillJobSpec, tier: Tier | None, namespace: str, settings: Settings) -> Target | Hindrance:
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where a model is asked, as far as that is known, and why it cannot be asked yet."""
+
+    target: Target | None = None
+    hindrance: Hindrance | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Teacher or judge, as the spec names it."""
+
+    field: str
+    named: Teacher | Judge
+    key_file: str
+    teaches: bool
+    """Whether the student learns from what it says, which an external one's terms may forbid."""
+
+
+def teacher_of(spec: DistillJobSpec, tier: Tier | None, namespace: str, settings: Settings) -> Reach:
     """Where the teacher is asked; `tier` is the spec and status of the ModelTier that the spec names, if there is one.
 
     A key is a file that `render` mounts.
     """
-    key = KEY_FILE if spec.teacher.key_ref else None
-    endpoint = spec.teacher.endpoint
-    if endpoint:
-        return Target(
-            base_url=endpoint.base_url, model=endpoint.model, key_file=key, price=endpoint.price, external=True
+    return _reach(_Asked("teacher", spec.teacher, KEY_FILE, teaches=True), tier, namespace, settings)
+
+
+def judge_of(spec: DistillJobSpec, tier: Tier | None, namespace: str, settings: Settings) -> Reach:
+    """The same for the judge; nothing where there is none."""
+    judge = spec.judge
+    if judge is None:
+        return Reach()
+    # Scores alone teach nothing; where they choose training rows, they do.
+    teaches = judge.min_score_permille is not None
+    return _reach(_Asked("judge", judge, JUDGE_KEY_FILE, teaches), tier, namespace, settings)
+
+
+def _reach(asked: _Asked, tier: Tier | None, namespace: str, settings: Settings) -> Reach:
+    key = asked.key_file if asked.named.key_ref else None
+    if (endpoint := asked.named.endpoint) is not None:
+        return Reach(
+            Target(base_url=endpoint.base_url, model=endpoint.model, key_file=key, price=endpoint.price, external=True)
         )
-    assert spec.teacher.tier_ref is not None, "the schema wants one of them"
-    name = spec.teacher.tier_ref.name
+    assert asked.named.tier_ref is not None, "the schema wants one of them"
+    name = asked.named.tier_ref.name
     if tier is None:
-        return Hindrance(
-            "TierNotFound", f"there is no ModelTier {name} (spec.teacher.tierRef): create it", passes=False
-        )
+        said = f"there is no ModelTier {name} (spec.{asked.field}.tierRef): create it"
+        return Reach(hindrance=Hindrance("TierNotFound", said, passes=False))
     wanted, status = tier
     view = TierView.of(name, wanted, status)
-    if settings.router.image and not is_direct(wanted):
-        way_out = "set its spec.access.mode to Open, or to Keys and name a key in spec.teacher.keyRef"
-        return Hindrance("TierNotAdmitting", f"ModelTier {name} answers policies only: {way_out}", passes=False)
-    if wanted.external and not spec.teacher.terms_acknowledged and view.outside:
-        way_out = (
-            "read its terms on training with answers, and set teacher.termsAcknowledged: true in another DistillJob"
-        )
-        return Hindrance("TermsNotAcknowledged", f"ModelTier {name} is somebody else's model: {way_out}", passes=False)
-    if (wait := not_serving(name, status)) is not None:
-        return wait
     price = wanted.external.price if wanted.external else None
-    return Target(
+    target = Target(
         base_url=tier_endpoint(namespace, name), model=view.model, key_file=key, price=price, external=view.outside
     )
+    return Reach(target, _withheld(asked, name, tier, settings, outside=view.outside))
+
+
+def _withheld(asked: _Asked, name: str, tier: Tier, settings: Settings, *, outside: bool) -> Hindrance | None:
+    """Why a tier that is there cannot be asked, or must not be."""
+    wanted, status = tier
+    if settings.router.image and not is_direct(wanted):
+        way_out = f"set its spec.access.mode to Open, or to Keys and name a key in spec.{asked.field}.keyRef"
+        return Hindrance("TierNotAdmitting", f"ModelTier {name} answers policies only: {way_out}", passes=False)
+    if wanted.external and asked.teaches and not asked.named.terms_acknowledged and outside:
+        way_out = (
+            f"read its terms on training with answers, and set {asked.field}.termsAcknowledged: true in another"
+            " DistillJob"
+        )
+        return Hindrance("TermsNotAcknowledged", f"ModelTier {name} is somebody else's model: {way_out}", passes=False)
+    return not_serving(name, status)
+
+
+def not_asked(stage: Stage, spec: DistillJobSpec, teacher: Reach, judge: Reach) -> Hindrance | None:
+    """Why a stage that asks one of them cannot: it is not ready, or the other, who shares its budget, is unknown."""
+    asks = ((stage in ASKS_TEACHER, teacher), (asks_judge(stage, spec), judge))
+    if not any(asked for asked, _ in asks):
+        return None
+    stops = (one.hindrance for asked, one in asks if asked or one.target is None)
+    return next((one for one in stops if one is not None), None)
 
 
 def not_serving(name: str, status: Mapping[str, Any]) -> Hindrance | None:

@@ -34,6 +34,8 @@ class Reason(StrEnum):
     TOO_LONG = "TooLong"
     LANGUAGE = "Language"
     DUPLICATE = "Duplicate"
+    LOW_SCORE = "LowScore"
+    NOT_SCORED = "NotScored"
 
 
 class Drop(NamedTuple):
@@ -41,6 +43,8 @@ class Drop(NamedTuple):
 
     reason: Reason
     detail: str
+    score: int | None = None
+    """The judge's, in permille, where it gave one."""
 
 
 def without_trace(row: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

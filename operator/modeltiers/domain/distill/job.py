@@ -205,7 +205,7 @@ def facts_of(report: Report) -> dict[str, Any]:
     return found
 
 
-_SPEND: Final = frozenset({"promptTokens", "answerTokens", "costMicros", "currency", "inDoubt"})
+_SPEND: Final = frozenset({"promptTokens", "answerTokens", "costMicros", "currency", "inDoubt", "judge"})
 _GATE: Final = frozenset(
     {
         "decision",

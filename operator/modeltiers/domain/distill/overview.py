@@ -76,8 +76,14 @@ def _took(one: Mapping[str, Any]) -> str:
 
 def _spend(status: Mapping[str, Any]) -> Iterator[str]:
     if spend := status.get("spend"):
-        doubt = spend.get("inDoubt", 0)
-        yield f"{spent(spend)}{f', {count(doubt)} requests in doubt' if doubt else ''}"
+        yield f"{spent(spend)}{_in_doubt(spend)}"
+        if judge := spend.get("judge"):
+            yield f"and for the judge {spent(judge)}{_in_doubt(judge)}"
+
+
+def _in_doubt(spend: Mapping[str, Any]) -> str:
+    doubt = spend.get("inDoubt", 0)
+    return f", {count(doubt)} requests in doubt" if doubt else ""
 
 
 def _gate(status: Mapping[str, Any]) -> Iterator[str]:

@@ -41,7 +41,7 @@ def estimate(
     spec: DistillJobSpec, traffic: Traffic, spend: Mapping[str, Any] | None, teacher: Tier | None, target: Tier | None
 ) -> Estimate:
     """Estimate it from what the teacher was paid so far; `teacher` and `target` are the tiers that the spec names."""
-    large, paid = token_price(spec, teacher), (spend or {}).get("costMicros")
+    large, paid = token_price(spec, teacher), _paid(spend or {})
     if large is None or not isinstance(paid, int):
         return _unknown(f"what an answer of the teacher costs: set {_where(spec)}")
     name = spec.promotion.tier_ref.name if spec.promotion and spec.promotion.tier_ref else None
@@ -73,6 +73,14 @@ def estimate(
         " the training's own accelerators are not counted"
     )
     return Estimate(how, found.days)
+
+
+def _paid(spend: Mapping[str, Any]) -> int | None:
+    """What teacher and judge were paid; None where the teacher's price, or their common currency, is not known."""
+    paid, judge = spend.get("costMicros"), spend.get("judge") or {}
+    if not isinstance(paid, int) or not isinstance(judge.get("costMicros"), int):
+        return paid if isinstance(paid, int) else None  # a judge on accelerators of this cluster is not paid
+    return paid + int(judge["costMicros"]) if judge.get("currency") == spend.get("currency") else None
 
 
 def token_price(spec: DistillJobSpec, teacher: Tier | None) -> TokenPrice | None:

@@ -42,6 +42,8 @@ class Plan(Model):
     """Its spec."""
     teacher: Target | None = None
     """Where the teacher is asked."""
+    judge: Target | None = None
+    """Where the judge is asked; None where there is none."""
     incumbent: Target | None = None
     """Where the incumbent is asked; None where it is the student's base."""
     engine: Target | None = None

@@ -41,15 +41,25 @@ STAGE_REASONS: Final[tuple[Reason, ...]] = (
         "The teacher is not the one that answered before.",
         "Bring it back, or create another DistillJob.",
     ),
+    Reason(
+        "JudgeChanged",
+        conditions.STALLED,
+        "The judge is not the one that gave scores before.",
+        "Bring it back, or create another DistillJob.",
+    ),
     Reason("KeyRefused", conditions.STALLED, "The key to ask with is missing, malformed or refused.", _RETRY),
     Reason("ModelUnknown", conditions.STALLED, "The API that is asked does not know the model or the path.", _RETRY),
     Reason("TeacherMoved", conditions.STALLED, "The API redirects, which is not followed.", _ANOTHER),
+    Reason("JudgeMoved", conditions.STALLED, "The judge's API redirects, which is not followed.", _ANOTHER),
     Reason("QuotaExceeded", conditions.STALLED, "The API's account may not spend more.", _RETRY),
     Reason("CertificateUntrusted", conditions.STALLED, "The API's certificate is signed by nobody known.", _RETRY),
     Reason("NothingAnswered", conditions.STALLED, "No request had an answer of use; the message quotes why.", _RETRY),
     Reason("LedgerDamaged", conditions.STALLED, "The record of what was paid for is not as it was written.", _RETRY),
     Reason(
-        "PriceUnknown", conditions.STALLED, "The budget is in money, and what the teacher costs is not known.", _RETRY
+        "PriceUnknown",
+        conditions.STALLED,
+        "The budget is in money, and what the teacher or the judge costs is not known in one currency.",
+        _RETRY,
     ),
     Reason(
         "ScrubberFault",
@@ -138,8 +148,8 @@ REASONS: Final[tuple[Reason, ...]] = (
     Reason(
         "TermsNotAcknowledged",
         conditions.STALLED,
-        "The teacher is an external model, whose terms may forbid training on answers.",
-        "Read them, and create the job with teacher.termsAcknowledged: true.",
+        "The teacher, or a judge of training rows, is an external model, whose terms may forbid training on answers.",
+        "Read them, and create the job with termsAcknowledged: true there.",
     ),
     Reason(
         "VolumeClaimNotFound",
@@ -164,6 +174,12 @@ REASONS: Final[tuple[Reason, ...]] = (
         conditions.STALLED,
         "The teacher's tier serves what this job makes.",
         "Set its spec.model.source to the teacher's own weights.",
+    ),
+    Reason(
+        "JudgeIsStudent",
+        conditions.STALLED,
+        "The judge's tier serves what this job makes.",
+        "Set its spec.model.source to the judge's own weights, or name another tier in another DistillJob.",
     ),
     Reason(
         "PaybackTooLong",

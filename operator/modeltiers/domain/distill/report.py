@@ -111,10 +111,12 @@ class Evidence:
     spend: Mapping[Stage, Mapping[str, Any]] = field(default_factory=dict)
     """Of the stages that this job ran."""
     others: tuple[str, ...] = ()
-    """Jobs of the store that asked the teacher what this one found there."""
+    """Jobs of the store that asked teacher or judge what this one found there."""
     loss: Sequence[Loss] = ()
     bins: Sequence[Bin] = ()
     """Of the calibration."""
+    judged: Sequence[Mapping[str, Any]] = ()
+    """The judge's scores, item by item."""
     examples: Sequence[Example] = ()
     differing: int = 0
     """Items of which the examples are some."""

@@ -37,6 +37,9 @@ def data(of: Evidence) -> Section:
         if kept.get("reasons"):
             rows = sorted(kept["reasons"].items(), key=lambda item: (-item[1], item[0]))
             tables.append(Table(("dropped by the filters", "answers"), tuple((name, count(n)) for name, n in rows)))
+        if judged := kept.get("judge"):
+            texts.append(_judged(of, judged))
+            tables.append(Table(("the judge's score", "answers"), _given(judged)))
     if clean := of.facts.get(Stage.DECONTAMINATE):
         kinds = ", ".join(f"{count(n)} {name}" for name, n in clean.get("kinds", {}).items())
         taken = f"{count(clean['dropped'])} training rows overlapped" if clean.get("dropped") else "No row overlapped"
@@ -57,6 +60,18 @@ def _asked(facts: Mapping[str, Any]) -> str:
     return (
         f"The teacher gave {count(facts.get('answered'))} whole answers to {count(facts.get('asked'))} requests{more}."
     )
+
+
+def _judged(of: Evidence, facts: Mapping[str, Any]) -> str:
+    """What the judge of training rows made of what the other filters kept."""
+    judge = of.plan.spec.judge
+    wanted = percent(judge.min_score_permille if judge else None)
+    lost = f", {count(facts['notScored'])} without a score among those dropped" if facts["notScored"] else ""
+    return f"Of what verifiers and filters kept, {facts['model']} had to give {wanted} or more as a judge{lost}."
+
+
+def _given(facts: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+    return tuple((percent(int(score)), count(number)) for score, number in facts["given"].items())
 
 
 _LOST: Final = {"truncated": "cut off", "refused": "refused"}
@@ -127,31 +142,42 @@ def _milli(value: Any) -> str:
 
 
 def spend(of: Evidence) -> Section:
-    """What the teacher was asked for. Each stage that asks tells all that the job spent until then."""
-    told = [(stage, of.spend[stage]) for stage in (Stage.GENERATE, Stage.EVALUATE_TEACHER) if of.spend.get(stage)]
-    found = f"Some of the teacher's answers were in the store already: {', '.join(of.others)} paid for them."
+    """What was paid for: teacher and judge apart."""
+    found = f"Some of what was asked was in the store already: {', '.join(of.others)} paid for it."
     texts = (found,) if of.others else ()
-    if not told:
+    asked = [_asked_of(of, who) for who in ("teacher", "judge") if who == "teacher" or of.plan.spec.judge]
+    known = [one for one in asked if one is not None]
+    if not known:
         return Section("Spend", texts or ("The teacher was asked for nothing.",))
-    last = max((said for _, said in told), key=_tokens)
-    rows = filled(_spent(last))
-    before = 0
-    shares = []
+    note = "As the answers themselves counted it, for this job. Training and the student's own answers are not in it."
+    plots = tuple(plot for one in known for plot in one[0])
+    return Section("Spend", texts, plots, tuple(table for _, table in known), notes=(note,))
+
+
+def _asked_of(of: Evidence, who: str) -> tuple[list[Plot], Table] | None:
+    """What one of them was asked for. Each stage that asks tells all that the job spent until then."""
+    told = [(stage, said) for stage in _DONE[who] if (said := _told(of.spend.get(stage) or {}, who))]
+    if not told:
+        return None
+    before, shares = 0, []
     for stage, said in told:
-        taken = max(0, _tokens(said) - before)
+        shares.append((stage, max(0, _tokens(said) - before)))
         before = max(before, _tokens(said))
-        shares.append((stage, taken))
     whole = sum(taken for _, taken in shares)
-    rows_drawn = [Bar(_DONE[stage], taken / (whole or 1), f"{count(taken)} tokens") for stage, taken in shares]
-    says = "Tokens that the teacher was asked for and answered, by what they were for."
-    plots = (Plot(bars(rows_drawn, says), says),) if whole else ()
-    note = (
-        "As the teacher's own answers counted it, for this job. Training and the student's own answers are not in it."
-    )
-    return Section("Spend", texts, plots, (Table(("", ""), rows),), notes=(note,))
+    drawn = [Bar(_DONE[who][stage], taken / (whole or 1), f"{count(taken)} tokens") for stage, taken in shares]
+    says = f"Tokens that the {who} was asked for and answered, by what they were for."
+    last = max((said for _, said in told), key=_tokens)
+    return ([Plot(bars(drawn, says), says)] if whole else []), Table((f"the {who}", ""), filled(_spent(last)))
 
 
-_DONE: Final = {Stage.GENERATE: "training rows", Stage.EVALUATE_TEACHER: "sealed items"}
+def _told(said: Mapping[str, Any], who: str) -> Mapping[str, Any]:
+    return (said.get("judge") or {}) if who == "judge" else said
+
+
+_DONE: Final[Mapping[str, Mapping[Stage, str]]] = {
+    "teacher": {Stage.GENERATE: "training rows", Stage.EVALUATE_TEACHER: "sealed items"},
+    "judge": {Stage.FILTER: "training rows", Stage.JUDGE: "sealed items"},
+}
 
 
 def _tokens(said: Mapping[str, Any]) -> int:
@@ -199,10 +225,28 @@ def _origin(of: Evidence) -> Iterator[tuple[str, Any]]:
     if spec.teacher.endpoint:
         yield "teacher's API", spec.teacher.endpoint.base_url
     yield "terms of an external teacher", _terms(of)
+    yield from _judge(of)
     yield "right is", ", ".join(f"{one.name} ({one.type})" for one in spec.workload.verifiers)
     yield "sealed items", (of.facts.get(Stage.SPLIT) or {}).get("sealed")
     yield "split's seed", spec.data.split.seed
     yield "program", of.program
+
+
+def _judge(of: Evidence) -> Iterator[tuple[str, Any]]:
+    """Who judged, and by what."""
+    judge = of.plan.spec.judge
+    if judge is None:
+        return
+    served = [(of.facts.get(stage) or {}) for stage in (Stage.JUDGE, Stage.FILTER)]
+    yield "judge asked for", of.plan.judge.model if of.plan.judge else None
+    yield "judge served, by its own replies", served[0].get("model") or (served[1].get("judge") or {}).get("model")
+    yield "judge's ModelTier", judge.tier_ref.name if judge.tier_ref else None
+    yield "judge's API", judge.endpoint.base_url if judge.endpoint else None
+    yield (
+        "terms of an external judge",
+        "acknowledged in spec.judge.termsAcknowledged" if judge.terms_acknowledged else None,
+    )
+    yield "rubric", judge.rubric
 
 
 def _terms(of: Evidence) -> str | None:

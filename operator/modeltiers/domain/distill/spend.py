@@ -64,6 +64,10 @@ class Cap:
     tokens: int | None = None
     cost_micros: int | None = None
     price: TokenPrice | None = None
+    """Of the model that is asked."""
+    other_tokens: int = 0
+    """What another model has taken of the same budget."""
+    other_micros: int = 0
 
     def __post_init__(self) -> None:
         if self.cost_micros is not None and self.price is None:
@@ -76,9 +80,13 @@ class Cap:
 
     def holds(self, tokens: Tokens) -> bool:
         """Whether so much is still within it."""
-        if self.tokens is not None and tokens.total > self.tokens:
+        if self.tokens is not None and self.other_tokens + tokens.total > self.tokens:
             return False
-        return self.cost_micros is None or self.price is None or cost_micros(tokens, self.price) <= self.cost_micros
+        return self.cost_micros is None or self.cost(tokens) <= self.cost_micros
+
+    def cost(self, tokens: Tokens) -> int:
+        """What so much costs with what the other model cost."""
+        return self.other_micros + (cost_micros(tokens, self.price) if self.price else 0)
 
 
 @dataclass(slots=True)

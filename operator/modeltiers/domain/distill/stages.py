@@ -43,6 +43,7 @@ class Stage(StrEnum):
     EVALUATE_BASE = "EvaluateBase"
     EVALUATE_INCUMBENT = "EvaluateIncumbent"
     EVALUATE_STUDENT = "EvaluateStudent"
+    JUDGE = "Judge"
     GATE = "Gate"
     CALIBRATE = "Calibrate"
     PACKAGE = "Package"
@@ -69,10 +70,22 @@ class _Rests:
     spec: Callable[[DistillJobSpec], tuple[Model | None, ...]]
 
 
+def _judge_of_rows(spec: DistillJobSpec) -> tuple[Model, ...]:
+    """The judge as far as it chooses training rows; nothing without one, so that older digests stay as they are."""
+    judge = spec.judge
+    return (judge.model_copy(update={"evaluation": True}),) if judge and judge.min_score_permille else ()
+
+
 def _answers(spec: DistillJobSpec) -> tuple[Model | None, ...]:
     return (spec.workload, spec.evaluation or Evaluation())
 
 
+_EVALUATED: Final = (
+    Stage.EVALUATE_TEACHER,
+    Stage.EVALUATE_BASE,
+    Stage.EVALUATE_INCUMBENT,
+    Stage.EVALUATE_STUDENT,
+)
 _ASKED: Final = tuple(stage for stage in Stage if stage not in (Stage.GATE, Stage.CALIBRATE, Stage.PACKAGE))
 
 _TABLE: Final[Mapping[Stage, _Rests]] = {
@@ -80,13 +93,17 @@ _TABLE: Final[Mapping[Stage, _Rests]] = {
     # The verifiers say which rows can be tested.
     Stage.SPLIT: _Rests((Stage.SNAPSHOT,), lambda spec: (spec.data.split, spec.workload)),
     Stage.GENERATE: _Rests((Stage.SPLIT,), lambda spec: (spec.teacher, spec.generation or Generation())),
-    Stage.FILTER: _Rests((Stage.GENERATE,), lambda spec: (spec.workload, spec.filters or Filters())),
+    Stage.FILTER: _Rests(
+        (Stage.GENERATE,), lambda spec: (spec.workload, spec.filters or Filters(), *_judge_of_rows(spec))
+    ),
     Stage.DECONTAMINATE: _Rests((Stage.FILTER, Stage.SPLIT), lambda spec: (spec.decontamination or Decontamination(),)),
     Stage.TRAIN: _Rests((Stage.DECONTAMINATE,), lambda spec: (spec.student.base, spec.training or Training())),
     Stage.EVALUATE_TEACHER: _Rests((Stage.SPLIT,), lambda spec: (spec.teacher, *_answers(spec))),
     Stage.EVALUATE_BASE: _Rests((Stage.SPLIT,), lambda spec: (spec.student.base, *_answers(spec))),
     Stage.EVALUATE_INCUMBENT: _Rests((Stage.SPLIT,), lambda spec: (_incumbent(spec), *_answers(spec))),
     Stage.EVALUATE_STUDENT: _Rests((Stage.TRAIN, Stage.SPLIT), lambda spec: (spec.student.trained, *_answers(spec))),
+    # It reads what the others answered, and nothing rests on what it says but the report.
+    Stage.JUDGE: _Rests((Stage.SPLIT, *_EVALUATED), lambda spec: (spec.judge,)),
     # The report tells of all stages, and is written with the decision and with the package.
     Stage.GATE: _Rests(_ASKED, lambda spec: (spec.gate or Gate(),)),
     Stage.CALIBRATE: _Rests(
@@ -111,10 +128,22 @@ def takes_part(stage: Stage, spec: DistillJobSpec) -> bool:
             return spec.student.trained is None
         case Stage.EVALUATE_INCUMBENT:
             return _incumbent(spec) is not None
+        case Stage.JUDGE:
+            return spec.judge is not None and spec.judge.evaluation
         case Stage.CALIBRATE:
             return spec.data.split.calibration > 0
         case _:
             return True
+
+
+ASKS_TEACHER: Final = (Stage.GENERATE, Stage.EVALUATE_TEACHER)
+
+
+def asks_judge(stage: Stage, spec: DistillJobSpec) -> bool:
+    """Whether a stage asks the judge."""
+    if stage is Stage.FILTER:
+        return spec.judge is not None and spec.judge.min_score_permille is not None
+    return stage is Stage.JUDGE
 
 
 def stages_of(spec: DistillJobSpec) -> tuple[Stage, ...]:

@@ -264,7 +264,7 @@ def columns(facts: JobFacts, judged: Sequence[Mapping[str, Any]], spend: Mapping
     if facts.known.decision:
         found["decision"] = facts.known.decision
     if spend:
-        found["spent"] = spent(spend)
+        found["spent"] = spent(together(spend))
     return found
 
 
@@ -274,3 +274,14 @@ def spent(spend: Mapping[str, Any]) -> str:
     cost = spend.get("costMicros")
     money = f", {cost / 1_000_000:.4f} {spend.get('currency', '')}".rstrip() if isinstance(cost, int) else ""
     return f"{tokens:,} tokens{money}"
+
+
+def together(spend: Mapping[str, Any]) -> dict[str, Any]:
+    """What teacher and judge took in one; without its cost where their currencies differ."""
+    judge = spend.get("judge") or {}
+    fields = ("promptTokens", "answerTokens", "inDoubt")
+    found: dict[str, Any] = {name: int(spend.get(name, 0)) + int(judge.get(name, 0)) for name in fields}
+    paid = [one for one in (spend, judge) if isinstance(one.get("costMicros"), int)]
+    if len({one.get("currency") for one in paid}) == 1:
+        found |= {"costMicros": sum(one["costMicros"] for one in paid), "currency": paid[0].get("currency", "")}
+    return found

@@ -296,7 +296,7 @@ NEXT: Final[Mapping[str, Command]] = dict(
             "TierNotFound TierNotAccepted TierStalled TierNotReady NoTierReady NoPodReady SomeAsleep"
             " FirstTierLeaving FirstTierNotReady FirstTierUnsteady TableNotThere NoEntry TiersNotKnown"
             # What decides a DistillJob cannot be edited in it: it is a tier that has to change.
-            " TierNotAdmitting TeacherIsStudent TierNotFollowing TierIsExternal",
+            " TierNotAdmitting TeacherIsStudent JudgeIsStudent TierNotFollowing TierIsExternal",
         ),
         *_words(jobs, "DistillJobNotFound StageElsewhere"),
         *_words(stages, "StageQueued"),
@@ -311,8 +311,8 @@ NEXT: Final[Mapping[str, Command]] = dict(
         *_words(
             overview,
             "StageFailed BadData ScrubberFault InvalidPlan StoreChanged Contaminated TeacherChanged"
-            " ModelUnknown TeacherMoved CertificateUntrusted NothingAnswered LedgerDamaged PriceUnknown"
-            " WrongModel EngineRefuses Inconclusive RolledBack ApprovalWanted DoesNotFit",
+            " JudgeChanged JudgeMoved ModelUnknown TeacherMoved CertificateUntrusted NothingAnswered LedgerDamaged"
+            " PriceUnknown WrongModel EngineRefuses Inconclusive RolledBack ApprovalWanted DoesNotFit",
         ),
         *_words(gone, "Terminating"),
         *_words(wait, "Creating Applying Bridging CanaryRunning SettlingRunning NotKnownYet NotSized"),

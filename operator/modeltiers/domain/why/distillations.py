@@ -17,7 +17,7 @@ from modeltiers.domain.why.silence import of_silence
 from modeltiers.domain.why.snapshot import JOB, TIER, Body, Snapshot, ago, maps, name_of, said, text
 from modeltiers.domain.why.tiers import of_deletion, of_tier
 
-_TIERS: Final = (("teacher", "tierRef", "name"), ("evaluation", "tierRef", "name"), ("promotion", "tierRef", "name"))
+_TIERS: Final = tuple((part, "tierRef", "name") for part in ("teacher", "judge", "evaluation", "promotion"))
 _OF_PODS: Final = frozenset(one.name for one in conditions.REASONS)
 _OF_A_TIER: Final = frozenset(
     ["TierNotReady", "TierNotFound", "TierNotAdmitting", "TierIsExternal", "TierNotFollowing", "CanaryDoesNotFit"]
