@@ -386,7 +386,16 @@ def test_the_items_that_the_gate_reads_are_the_same_with_a_judge(judged: Job) ->
 
 
 def test_the_program_judges(judged: Job, tmp_path: Path) -> None:
-    """The stage as it runs in a pod, from Filter's program to the plan's words for a judge that is missing."""
+    """The stage as it runs in a pod: it ends with what the operator reads."""
+    having(judged, student=STUDENT, base=BASE, teacher=TEACHER)
+    assert judged.start(tmp_path, Stage.JUDGE).wait(60) == 0
+    said = json.loads((tmp_path / "result.json").read_text())
+    assert (said["outcome"], said["stage"], said["facts"]["scored"]) == ("Complete", "Judge", 11)
+    assert said["spend"]["judge"]["answerTokens"] > 0
+
+
+def test_the_program_filters_by_a_judge_and_says_where_none_is_known(judged: Job, tmp_path: Path) -> None:
+    """Likewise; without the judge in the plan nothing is kept by mistake."""
     answered(judged)
     assert judged.start(tmp_path, Stage.FILTER).wait(60) == 0
     said = json.loads((tmp_path / "result.json").read_text())
