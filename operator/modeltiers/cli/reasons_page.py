@@ -45,7 +45,8 @@ _POLICY: Final = """\
 - **False**: a confirmed failure. `Stalled` is True and says what to do.
 
 While the present spec cannot be compiled, the last good table goes on serving, and the messages name it. A tier that is
-gone is said on `TiersReady` and `Compiled`. Messages name the field, and end with the way out.
+gone is said on `TiersReady` and `Compiled`. A new policy waits ten seconds for tiers that are applied after it, and is
+Stalled then. Messages name the field, and end with the way out.
 """
 _JOB: Final = """\
 # Reasons in a DistillJob's conditions
