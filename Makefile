@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONPATH := operator:.
 
-.PHONY: help docs setup tools demo demo-distill test check lint unit router-test cluster-test train-test bench e2e router-e2e fuzz soak generate golden lock audit dist clean
+.PHONY: help docs setup tools demo demo-distill test check lint unit router-test cluster-test train-test bench e2e router-e2e fuzz soak generate golden lock audit dist images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ dist: setup ## wheel, charts and their checksums in dist/
 	@rm -rf dist && $(BIN)/python -m hatchling build -d dist
 	@"$$($(BIN)/python -c 'from e2e.cluster.binaries import helm; print(helm())' | tail -1)" package charts/* --destination dist
 	@cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
+
+images: setup ## images with their bills of materials in dist/; IMAGES=router for one, PUSH=registry.example.com/modeltiers, BASES=debian without a registry
+	@$(BIN)/python -m e2e.containerfile $(IMAGES) $(if $(BASES),--bases $(BASES)) $(if $(PUSH),--push $(PUSH))
 
 generate: setup ## CRDs, manifests and reference pages from the code
 	@$(BIN)/modeltiers generate

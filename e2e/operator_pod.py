@@ -25,17 +25,22 @@ READY_SECONDS = 60
 
 
 class OperatorPod:
-    """The operator's Deployment. Its pod goes with the cluster, or when it is closed."""
+    """The operator's Deployment. Its pod goes with the cluster, or when it is closed.
 
-    def __init__(self, cluster: Cluster, settings: Mapping[str, Any]) -> None:
-        self._cluster, self._settings = cluster, settings
+    `image`: what runs, where it is already on the node; else one is made of this checkout.
+    """
+
+    def __init__(self, cluster: Cluster, settings: Mapping[str, Any], image: str = "") -> None:
+        self._cluster, self._settings, self._image = cluster, settings, image
 
     def start(self) -> OperatorPod:
         """Apply rights, settings and Deployment and wait until the pod has the whole picture."""
-        made = recipes.operator()
-        self._cluster.load_image(made.archive)
+        if not self._image:
+            made = recipes.operator()
+            self._cluster.load_image(made.archive)
+            self._image = made.reference
         install(self._cluster)
-        items = self.manifests(made.reference)
+        items = self.manifests(self._image)
         self._kubectl(
             "apply", "--server-side", "-f", "-", input=json.dumps({"kind": "List", "apiVersion": "v1", "items": items})
         )

@@ -101,6 +101,24 @@ def argocd() -> dict[str, Path]:
     return {tool.name: find(tool, directories) or build(tool) for tool in ARGOCD}
 
 
+SYFT = Tool("syft", "syft", "github.com/anchore/syft/cmd/syft", "5 to 10 min")
+"""Writes what images consist of."""
+
+
+def syft() -> Path:
+    """Return syft, from a directory that the user names, the cache, or a build."""
+    return find(SYFT, user_directories(None, os.environ)) or build(SYFT)
+
+
+ORAS = Tool("oras", "oras", "oras.land/oras/cmd/oras", "1 min")
+"""Brings images to a registry."""
+
+
+def oras() -> Path:
+    """Return oras, from a directory that the user names, the cache, or a build."""
+    return find(ORAS, user_directories(None, os.environ)) or build(ORAS)
+
+
 def helm(major: int = 4) -> Path:
     """Return Helm, from a directory that the user names, the cache, or a build."""
     return find(HELMS[major], user_directories(None, os.environ)) or build(HELMS[major])
@@ -207,6 +225,8 @@ def flags(tool: Tool) -> tuple[str, ...]:
         for package in ("chartutil", "lint/rules"):
             stamped[f"helm.sh/helm/v3/pkg/{package}.k8sVersionMajor"] = "1"
             stamped[f"helm.sh/helm/v3/pkg/{package}.k8sVersionMinor"] = minor
+    if tool == SYFT:
+        stamped = {"main.version": pinned.removeprefix("v")}
     if tool.name == "kwok":
         stamped = {"sigs.k8s.io/kwok/pkg/consts.Version": pinned}
     tags = ("-tags", "remove_all_sd,netgo") if tool.module == "prometheus" else ()

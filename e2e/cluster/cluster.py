@@ -191,9 +191,13 @@ class Cluster(Reachable):
         found = layout.load(self.state)
         return found.node if found else self._wanted_node
 
-    def load_image(self, archive: Path) -> None:
+    def load_image(self, archive: Path, timeout: float = 300) -> None:
         """Give the real node an image, from an OCI archive; pods use it with `imagePullPolicy: IfNotPresent`."""
-        self._processes.run(self._node_programs().loads(archive), timeout=300)
+        self._processes.run(self._node_programs().loads(archive), timeout=timeout)
+
+    def forget_image(self, reference: str) -> None:
+        """Take an image from the real node, and its space; no pod may run it."""
+        self._processes.run(self._node_programs().forgets(reference), timeout=120)
 
     def gate(self, target: str, port: int = 0) -> Gate:
         """Open a port of our loopback that leads to `target`, host:port as the real node reaches it; close it after."""

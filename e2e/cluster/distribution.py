@@ -86,13 +86,16 @@ def tree(packages: Sequence[str]) -> Path:
     return home
 
 
-def base(packages: Sequence[str]) -> Path:
-    """Return a root tree of exactly these packages: the base of an image."""
-    home = cache() / f"base-{_digest(RECIPE, *packages)}"
+def base(packages: Sequence[str], *, described: bool = False) -> Path:
+    """Return a root tree of exactly these packages: the base of an image.
+
+    `described`: with what dpkg knows of each package, in the place where images that have no dpkg keep it.
+    """
+    home = cache() / f"base-{_digest(RECIPE, *packages, *(['described'] if described else []))}"
     with exclusively(home, "a base image's packages"):
         if not home.exists():
             say(f"fetching {len(packages)} packages for images into {home} (once)")
-            _unpack(_download(_uris("download", *packages)), home)
+            _unpack(_download(_uris("download", *packages)), home, described=described)
     return home
 
 
@@ -142,7 +145,7 @@ def _named(line: str) -> str:
     return f"{name}={version.replace('%3a', ':')}"
 
 
-def _unpack(archives: Sequence[Path], home: Path) -> None:
+def _unpack(archives: Sequence[Path], home: Path, *, described: bool = False) -> None:
     """Lay archives over each other as one merged /usr, and rename the result into place."""
     fresh = home.with_name(f".{home.name}.{os.getpid()}")
     for name in ("bin", "sbin", "lib", "lib64"):
@@ -156,6 +159,11 @@ def _unpack(archives: Sequence[Path], home: Path) -> None:
             done = subprocess.run(command, stdin=source.stdout, capture_output=True, text=True, check=False)
         if done.returncode or source.returncode:
             raise HarnessError(f"cannot unpack {archive}: {done.stderr.strip()}")
+        if described:
+            known = subprocess.run(["dpkg-deb", "--field", str(archive)], capture_output=True, text=True, check=True)
+            facts = fresh / "var/lib/dpkg/status.d" / archive.name.split("_")[0]
+            facts.parent.mkdir(parents=True, exist_ok=True)
+            facts.write_text(known.stdout)
     for link, target in ALTERNATIVES.items():
         if (fresh / "usr" / "sbin" / target).exists() and not (fresh / "usr" / link).exists():
             (fresh / "usr" / link).symlink_to(target)

@@ -63,6 +63,7 @@ def write(image: Image, archive: Path) -> Path:
 
 
 def _config(image: Image, layers: Iterable[str]) -> dict[str, Any]:
+    layers = list(layers)
     return {
         "architecture": "amd64" if os.uname().machine == "x86_64" else "arm64",
         "os": "linux",
@@ -72,7 +73,8 @@ def _config(image: Image, layers: Iterable[str]) -> dict[str, Any]:
             "Env": [f"{name}={value}" for name, value in image.env.items()],
             "WorkingDir": image.workdir,
         },
-        "rootfs": {"type": "layers", "diff_ids": list(layers)},  # uncompressed: a layer's digest is its content's
+        "rootfs": {"type": "layers", "diff_ids": layers},  # uncompressed: a layer's digest is its content's
+        "history": [{"created_by": "directory"} for _ in layers],  # whoever builds upon it counts them
     }
 
 

@@ -265,6 +265,11 @@ class NodePrograms:
         argv = ("ctr", "--namespace", "k8s.io", "images", "import", str(image))
         return Program(f"load-{image.stem}", argv, lambda: True, ENVIRONMENT)
 
+    def forgets(self, reference: str) -> Program:
+        """Describe the removal of an image; it ends by itself, when its content is gone, too."""
+        argv = ("ctr", "--namespace", "k8s.io", "images", "remove", "--sync", reference)
+        return Program(f"forget-{reference.rpartition('/')[2].replace(':', '-')}", argv, lambda: True, ENVIRONMENT)
+
     def program(self, component: str) -> Program:
         """Describe one of `programs`."""
         return {

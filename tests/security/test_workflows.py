@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from e2e.cluster.binaries import actionlint
+from e2e.containerfile import build
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -29,13 +30,22 @@ def test_they_are_workflows() -> None:
 def test_no_action_of_anybody_is_used_and_rights_are_the_least(path: Path) -> None:
     assert yaml.safe_load(path.read_text())["permissions"] == {}
     for name, job in jobs(path).items():
-        assert job["permissions"] in ({"contents": "read"}, {"contents": "write"}), name
+        more = {"packages": "write"} if name == "image" else {}
+        assert job["permissions"] in ({"contents": "read"}, {"contents": "write"} | more), name
         assert job["timeout-minutes"] <= 120
         for step in job["steps"]:
             assert "uses" not in step, f"{name} runs the action {step['uses']}"
             assert "${{" not in step["run"], f"{name}: an expression in a script is code that somebody else may write"
     writers = [name for name, job in jobs(path).items() if job["permissions"]["contents"] == "write"]
-    assert writers == (["draft"] if path.stem == "release" else [])
+    assert writers == (["draft", "image"] if path.stem == "release" else [])
+
+
+def test_every_image_is_published_with_its_bill_of_materials() -> None:
+    job = jobs(WORKFLOWS[1])["image"]
+    assert tuple(job["strategy"]["matrix"]["image"]) == build.NAMES
+    scripts = "".join(step["run"] for step in job["steps"])
+    assert 'make images IMAGES="$IMAGE" PUSH=' in scripts
+    assert '"dist/$IMAGE.cdx.json"' in scripts
 
 
 def test_what_ci_runs_is_what_the_project_says() -> None:

@@ -153,7 +153,10 @@ class _NoDiffBase(kopf.DiffBaseStorage):
 async def watch(handlers: kopf.OperatorRegistry, namespaces: Sequence[str], ready: Any, stop: Any) -> None:
     """Run the watches until `stop` is set."""
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    # Left alone it asks for the user's name, and stops where the image does not know the uid. Only peering wants it.
+    identity: Any = names.GROUP
     await kopf.operator(
+        identity=identity,
         registry=handlers,
         settings=settings(),
         standalone=True,
