@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -20,9 +21,13 @@ def write(made: Made, version: str, out: Path) -> Path:
     name = made.reference.rpartition(":")[0]
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=made.archive.parent, prefix=".syft-") as scratch:
+        with tarfile.open(
+            made.archive
+        ) as archive:  # syft itself takes none whose layers are of 2 GB, which the trainer's are
+            archive.extractall(f"{scratch}/image", filter="data")
         run(
             [
-                *(program, "scan", f"oci-archive:{made.archive}", "--quiet"),
+                *(program, "scan", f"oci-dir:{scratch}/image", "--quiet"),
                 *(f"--output={FORMAT}={out}", f"--source-name={name}", f"--source-version={version}"),
             ],
             {**os.environ, **VARIABLES, "TMPDIR": scratch, "SYFT_CACHE_DIR": scratch},

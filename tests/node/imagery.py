@@ -68,15 +68,23 @@ def check_bill(name: str, made: Made, out: Path) -> dict[str, Any]:
     schema().validate(bill)
     component = bill["metadata"]["component"]
     assert (component["name"], component["version"]) == (made.reference.rpartition(":")[0], VERSION)
-    assert packages(bill, "pkg:pypi/") == locked(name)
-    assert set(packages(bill, "pkg:deb/")) == set(bases.PACKAGES)
+    listed = {(canonicalize_name(one["name"]), one["version"]): one for one in packages(bill, "pkg:pypi/")}
+    assert set(locked(name).items()) <= set(listed)
+    more = [one for key, one in listed.items() if key not in locked(name).items()]
+    assert [one["name"] for one in more if not _brought_along(one)] == []
+    assert {one["name"] for one in packages(bill, "pkg:deb/")} == set(bases.PACKAGES)
     return bill
 
 
-def packages(bill: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """The packages of a kind that a bill lists, with their versions."""
-    listed = [one for one in bill["components"] if one.get("purl", "").startswith(kind)]
-    return {canonicalize_name(one["name"]) if kind == "pkg:pypi/" else one["name"]: one["version"] for one in listed}
+def packages(bill: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The packages of a kind that a bill lists."""
+    return [one for one in bill["components"] if one.get("purl", "").startswith(kind)]
+
+
+def _brought_along(component: Mapping[str, Any]) -> bool:
+    """Whether a package lies inside another, as setuptools has some: no lock file names those."""
+    where = [one["value"] for one in component["properties"] if re.fullmatch(r"syft:location:\d+:path", one["name"])]
+    return bool(where) and all("/_vendor/" in path for path in where)
 
 
 def locked(name: str) -> dict[str, str]:

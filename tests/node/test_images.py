@@ -22,6 +22,7 @@ from e2e.cluster.recipes import ROOT, Made
 from e2e.containerfile import bases, bom, build, registry, rootfs
 from e2e.operator_pod import OperatorPod
 from e2e.team import Team
+from tests.distill.data import sums
 from tests.node import imagery
 from tests.node.kit import RESTRICTED, Pods
 
@@ -241,8 +242,7 @@ def test_operator_router_and_stages_work_from_the_images_of_their_containerfiles
     whole: Team, built: dict[str, Built]
 ) -> None:
     """A tier is reconciled, its router is ready before a real engine, and a DistillJob's first stages do their work."""
-    rows = [{"messages": [{"role": "user", "content": f"What is {one} plus {one * 7}?"}]} for one in range(ROWS)]
-    lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+    lines = "".join(f"{json.dumps(row)}\n" for row in sums(ROWS))
     data = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rows"}, "data": {"rows.jsonl": lines}}
     tier = whole.tier("small", access={"mode": "Open"})
     whole.apply(data, tier, _job(tier))
@@ -259,13 +259,14 @@ def test_operator_router_and_stages_work_from_the_images_of_their_containerfiles
 def _job(teacher: dict[str, Any]) -> dict[str, Any]:
     base = {"source": "pvc://models/small", "architecture": teacher["spec"]["model"]["architecture"]}
     spec = {
-        "workload": {"verifiers": [{"name": "right", "type": "Exact"}]},
+        "workload": {"verifiers": [{"name": "right", "type": "Numeric"}]},
         "teacher": {"tierRef": {"name": "small"}},
         "student": {"base": base},
         "data": {
             "sources": [{"name": "rows", "configMap": {"name": "rows", "key": "rows.jsonl"}}],
             "split": {"evaluation": 20},
         },
+        "evaluation": {"tierRef": {"name": "small"}},
         "store": {"claimName": "artifacts"},
     }
     return {"apiVersion": "modeltiers.dev/v1alpha1", "kind": "DistillJob", "metadata": {"name": "trial"}, "spec": spec}
