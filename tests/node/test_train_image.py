@@ -1,6 +1,6 @@
 """The image that trains, with the torch that users get: built from its Containerfile, and a student trained by it.
 
-It takes 24 GB of disk while it is built, and minutes; nothing of it is left.
+It takes 28 GB of disk while it is built, and minutes; nothing of it is left.
 """
 
 from __future__ import annotations
