@@ -46,8 +46,7 @@ def build(
     home.mkdir(parents=True, exist_ok=True)
     refuse_a_full_disk(home, ROOM_GIB.get(name, 2.0))
     reference, archive = f"{images.PREFIX}/{name}:{tag}", home / f"{name}.tar"
-    (home / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-    buildah = Buildah(home)
+    buildah = Buildah(home / "storage")
     try:
         given = offline(name, home, bases) if bases else []
         given.append(f"--file={top / 'images' / f'{name}.Containerfile'}")
@@ -67,10 +66,11 @@ def build(
 def offline(name: str, home: Path, bases: Mapping[str, Path]) -> list[str]:
     """What tells a build to take bases and packages from this machine."""
     wheels = fetch(name, home / "wheels")
-    (home / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
+    settings = home / "storage/pip.conf"
+    settings.write_text("[global]\nno-index = true\nfind-links = /wheels\n")
     return [
         "--pull=never",
-        *(f"--volume={wheels}:/wheels:ro", f"--volume={home / 'pip.conf'}:/etc/pip.conf:ro"),
+        *(f"--volume={wheels}:/wheels:ro", f"--volume={settings}:/etc/pip.conf:ro"),
         *(f"--build-arg={argument}=oci-archive:{archive}" for argument, archive in bases.items()),
     ]
 
@@ -93,9 +93,10 @@ def fetch(name: str, wheels: Path) -> Path:
 class Buildah:
     """One buildah, and where it keeps what it makes."""
 
-    def __init__(self, home: Path) -> None:
-        self._storage = home / "storage"
-        self._policy = home / "policy.json"
+    def __init__(self, storage: Path) -> None:
+        storage.mkdir(exist_ok=True)
+        self._storage, self._policy = storage, storage / "policy.json"
+        self._policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
         self._inside: list[str] = []
         if shutil.which("buildah") is None:
             tree = distribution.tree(("buildah",))
@@ -116,8 +117,6 @@ class Buildah:
 
     def forget(self) -> None:
         """Delete all that it keeps."""
-        if not self._storage.exists():
-            return
         if os.geteuid():  # files of other users of its own, which we may not delete
             self.run("rmi", "--all", "--force")
         shutil.rmtree(self._storage, ignore_errors=True)
