@@ -205,7 +205,7 @@ def test_a_bad_table_exits_with_2_and_no_traceback(content: str) -> None:
     assert "Traceback" not in result.output
 
 
-def test_no_table_is_a_mistake() -> None:
+def test_no_file_is_a_mistake() -> None:
     assert lint().exit_code == 2
     assert "cannot be read" in lint("no such file").stderr
 
@@ -252,12 +252,53 @@ def test_a_job_that_cannot_be_read_is_a_fault() -> None:
     assert "spec.teacher.tierRef.name" in result.stderr
 
 
-def test_files_without_a_job_are_a_fault() -> None:
-    result = lint("-f", "-", stdin="kind: ModelTier\n")
-    assert result.exit_code == 2
-    assert "no DistillJob among them" in result.stderr
-
-
 def test_the_fixtures_have_nothing_doubtful() -> None:
     paths = [part for path in sorted(JOBS.glob("*.yaml")) for part in ("-f", str(path))]
     assert lint(*paths).exit_code == 0
+
+
+# --- RoutingPolicies --------------------------------------------------------------------------------------------------
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+LADDER = [str(EXAMPLES / f"ladder/{name}.yaml") for name in ("small", "large")]
+
+
+def policy(**changes: Any) -> str:
+    """The example of a cascade, changed."""
+    body: dict[str, Any] = yaml.safe_load((EXAMPLES / "routing/cascade.yaml").read_text())
+    body["spec"] |= changes
+    return yaml.safe_dump(body)
+
+
+def test_what_is_doubtful_in_a_policy_has_the_path_of_its_spec() -> None:
+    result = lint("-", *LADDER, stdin=policy(accept={"thresholdPermille": 900}))
+    assert result.exit_code == 1, result.output
+    assert "standard input, document 1: spec.accept.thresholdPermille: " in result.stdout
+
+
+def test_a_policy_without_its_tiers_files_asks_for_them() -> None:
+    result = lint("-", stdin=policy())
+    assert result.exit_code == 2
+    assert "spec.tiers: name the file of ModelTier small, large too" in result.stderr
+
+
+def test_a_policy_or_a_tier_that_cannot_be_read_is_a_fault() -> None:
+    result = lint("-", *LADDER, stdin=policy(mode="Sideways"))
+    assert result.exit_code == 2
+    assert "spec.mode" in result.stderr
+    tier = yaml.safe_load(Path(LADDER[0]).read_text())
+    result = lint("-", stdin=yaml.safe_dump({**tier, "spec": {**tier["spec"], "rank": "high"}}))
+    assert result.exit_code == 2
+    assert "spec.rank" in result.stderr
+
+
+def test_other_resources_are_passed_over() -> None:
+    assert lint("-", stdin="apiVersion: v1\nkind: Service\nmetadata: {name: x}\n").exit_code == 0
+
+
+def test_every_example_has_nothing_doubtful() -> None:
+    """As a user's CI would: all files of examples at once."""
+    about_delivery = ("argocd", "flux")
+    paths = [path for path in sorted(EXAMPLES.glob("*/*.yaml")) if path.parts[-2] not in about_delivery]
+    result = lint(*map(str, paths))
+    assert result.exit_code == 0, result.output

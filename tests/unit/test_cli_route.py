@@ -374,7 +374,7 @@ def test_a_pattern_or_schema_that_cannot_be_used_is_named(tmp_path: Path, change
 
 
 def test_a_folder_without_tables_and_a_missing_table_are_named(tmp_path: Path) -> None:
-    assert "holds no table" in bad("-t", str(tmp_path), "--ask", "x")
+    assert "holds no file" in bad("-t", str(tmp_path), "--ask", "x")
     assert "cannot be read" in bad("-t", str(tmp_path / "none"), "--ask", "x")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modeltiers.cli import documents
+from modeltiers.cli.documents import Document
 from modeltiers.domain.routing.accept import compile_accept
 from modeltiers.domain.routing.record import version_of
 from modeltiers.domain.routing.rules import CompiledPolicy, compile_policy
@@ -25,6 +26,12 @@ class TableFile:
 
 def read(paths: tuple[str, ...], faults: list[str]) -> list[TableFile]:
     """Return the valid tables among files and folders; what is wrong with the others goes to `faults`."""
+    listed = files(paths, faults)
+    return [table for one in listed if (table := table_of(one, documents.read(one), faults)) is not None]
+
+
+def files(paths: tuple[str, ...], faults: list[str]) -> list[str]:
+    """Return the files, and those of the folders, that are not hidden."""
     found = []
     for path in paths:
         try:
@@ -33,8 +40,8 @@ def read(paths: tuple[str, ...], faults: list[str]) -> list[TableFile]:
             faults.append(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}")
             continue
         if not listed:
-            faults.append(f"{path}: holds no table")
-        found += [table for one in listed if (table := _read(one, faults)) is not None]
+            faults.append(f"{path}: holds no file")
+        found += listed
     return found
 
 
@@ -47,8 +54,8 @@ def _files(path: str) -> Iterator[str]:
     yield from (str(one) for one in sorted(folder.iterdir()) if one.name[0] != "." and one.is_file())
 
 
-def _read(path: str, faults: list[str]) -> TableFile | None:
-    read_documents = documents.read(path)
+def table_of(path: str, read_documents: list[Document], faults: list[str]) -> TableFile | None:
+    """Return the table that a file's documents are; what is wrong goes to `faults`."""
     bad = [f"{one.where}: {one.fault}" for one in read_documents if one.fault]
     if not bad and len(read_documents) != 1:
         bad = [f"{path}: holds {len(read_documents)} documents; a table is one"]
