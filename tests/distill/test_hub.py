@@ -110,6 +110,7 @@ def test_what_the_hub_has_not_is_said_with_the_field(job: Job, tmp_path: Path, a
     assert said["field"] == "spec.data.sources[rows].hf"
 
 
+@pytest.mark.slow  # the client of the Hub waits 20 s each before it gives up
 def test_a_hub_that_fails_or_is_away_is_tried_again(job: Job, hub: type[Hub], tmp_path: Path) -> None:
     hub.broken = True
     code, said = snapshot(job, tmp_path, "hf://datasets/team/sums/data/rows.jsonl")
