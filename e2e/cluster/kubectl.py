@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from e2e.cluster import kubeconfig as kubeconfigs
-from e2e.cluster.objects import Objects
 from e2e.cluster.process import wait_until
 from e2e.cluster.report import HarnessError
+
+if TYPE_CHECKING:
+    from e2e.cluster.objects import Objects
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Reachable(abc.ABC):
     @cached_property
     def objects(self) -> Objects:
         """What there is, as the administrator reads it."""
+        from e2e.cluster.objects import Objects  # the trainer's environment has no client, and makes no cluster
+
         return Objects(self.kubeconfig)
 
     @property
