@@ -292,6 +292,22 @@ def test_a_policy_or_a_tier_that_cannot_be_read_is_a_fault() -> None:
     assert "spec.rank" in result.stderr
 
 
+def test_a_tier_that_is_nothing_is_a_fault_and_no_traceback() -> None:
+    tier = yaml.safe_load(Path(LADDER[0]).read_text())
+    nothing = yaml.safe_dump({**tier, "spec": {"rank": 1}})
+    result = lint("-", LADDER[1], stdin=f"{policy()}---\n{nothing}")
+    assert result.exit_code == 2
+    assert "give exactly one of model and external" in result.stderr
+
+
+def test_tiers_of_another_namespace_are_not_the_policys() -> None:
+    tiers = [yaml.safe_load(Path(path).read_text()) for path in LADDER]
+    away = [{**one, "metadata": {**one["metadata"], "namespace": "away"}} for one in tiers]
+    result = lint("-", stdin=f"{policy()}---\n{yaml.safe_dump_all(away)}")
+    assert result.exit_code == 2
+    assert "name the file of ModelTier small, large too" in result.stderr
+
+
 def test_other_resources_are_passed_over() -> None:
     assert lint("-", stdin="apiVersion: v1\nkind: Service\nmetadata: {name: x}\n").exit_code == 0
 

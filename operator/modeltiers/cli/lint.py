@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ import click
 import yaml
 
 from modeltiers.api.modeltier import ModelTierSpec
-from modeltiers.api.parse import Fault, parse, parse_distill, parse_policy
+from modeltiers.api.parse import Fault, parse_distill, parse_policy
 from modeltiers.cli import documents, tables
 from modeltiers.cli.documents import Document
+from modeltiers.cli.resources import read_tier
 from modeltiers.domain.distill.kinship import doubts
 from modeltiers.domain.policy_table import CompiledTable, TierView, compile_table
 from modeltiers.domain.routing.lint import lint as find
@@ -101,21 +102,30 @@ def _of_resources(resources: Iterable[Document], faults: list[str]) -> Iterator[
     by_kind: dict[str, list[Document]] = {}
     for one in resources:
         by_kind.setdefault(str(one.content.get("kind")), []).append(one)
-    tiers: dict[str, ModelTierSpec] = {}
+    tiers: dict[str, dict[str, ModelTierSpec]] = {}  # by namespace and name
     for one in by_kind.get("ModelTier", ()):
-        tier = parse(one.content)
-        if isinstance(tier, Fault):
-            faults.append(f"{one.where}: {tier.message}")
-        else:
-            tiers[str(tier.metadata.get("name"))] = tier.spec
+        if (tier := read_tier(one, faults)) is not None:
+            tiers.setdefault(_namespace(one), {})[tier[0]] = tier[1]
     for one in by_kind.get("RoutingPolicy", ()):
-        yield from _of_policy(one, tiers, faults)
+        yield from _of_policy(one, _near(one, tiers), faults)
     for one in by_kind.get("DistillJob", ()):
         job = parse_distill(one.content)
         if isinstance(job, Fault):
             faults.append(f"{one.where}: {job.message}")
         else:
-            yield from (Finding(one.where, each.path, each.problem) for each in doubts(job.spec, tiers))
+            found = doubts(job.spec, _near(one, tiers))
+            yield from (Finding(one.where, each.path, each.problem) for each in found)
+
+
+def _near(one: Document, tiers: Mapping[str, Mapping[str, ModelTierSpec]]) -> dict[str, ModelTierSpec]:
+    """The tiers of its namespace, by name; a file that names none may be meant for any."""
+    return {**tiers.get("", {}), **tiers.get(_namespace(one), {})}
+
+
+def _namespace(one: Document) -> str:
+    """The namespace that a resource names, or nothing."""
+    metadata = one.content.get("metadata")
+    return str(metadata.get("namespace", "")) if isinstance(metadata, dict) else ""
 
 
 def _of_policy(one: Document, tiers: dict[str, ModelTierSpec], faults: list[str]) -> Iterator[Finding]:
@@ -128,8 +138,7 @@ def _of_policy(one: Document, tiers: dict[str, ModelTierSpec], faults: list[str]
         faults.append(f"{one.where}: spec.tiers: name the file of ModelTier {', '.join(missing)} too")
         return
     views = {name: TierView.of(name, spec) for name, spec in tiers.items()}
-    namespace = str(policy.metadata.get("namespace", "default"))
-    made = compile_table(str(policy.metadata.get("name")), policy.spec, views, namespace)
+    made = compile_table(str(policy.metadata.get("name")), policy.spec, views, _namespace(one) or "default")
     if isinstance(made, CompiledTable):
         yield from (Finding(one.where, each.path, each.message) for each in made.doubts)
     else:

@@ -7,7 +7,6 @@ applied. Without `--nodes` it plans from the spec and the bundled table alone, a
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -16,12 +15,12 @@ import click
 import yaml
 from pydantic import ValidationError
 
-from modeltiers import names
-from modeltiers.api.modeltier import ModelTier, ModelTierSpec
+from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.parse import Fault, parse_distill
 from modeltiers.api.settings import Settings
 from modeltiers.cli import documents
 from modeltiers.cli.documents import Document
+from modeltiers.cli.resources import problems, read_tier
 from modeltiers.cli.show import columns
 from modeltiers.domain import asks, catalogue
 from modeltiers.domain.distill.following import followed, job_of
@@ -30,7 +29,6 @@ from modeltiers.domain.record import inputs_of
 from modeltiers.domain.sizing import Candidate, NoFit, Plan
 from modeltiers.domain.views import NodeView
 
-_NAME: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # the CRD's rule, for files that no API server has seen
 _READ: Final = ("ModelTier", "DistillJob", "")
 _HELP: Final = """Print the layout that each ModelTier would get, and why. Needs no cluster.
 
@@ -107,8 +105,9 @@ def _tiers(files: Sequence[str], faults: list[str]) -> Iterator[Planned]:
     if given and len(jobs) == len(given):
         faults.append("there is no ModelTier beside the DistillJobs")
     for document in given:
-        if document.content.get("kind") != "DistillJob" and (tier := _tier(document, faults)):
-            yield from _followed(tier, jobs, faults)
+        if document.content.get("kind") != "DistillJob" and (tier := read_tier(document, faults)):
+            name, spec = tier
+            yield from _followed(Planned(document, name, spec, None), jobs, faults)
 
 
 def _name_of(document: Document) -> str:
@@ -131,46 +130,6 @@ def _followed(tier: Planned, jobs: Mapping[str, Document], faults: list[str]) ->
         faults.append(f"{place}, {jobs[name].where}: {job.message}")
         return
     yield replace(tier, spec=followed(tier.spec, job.spec, {}))
-
-
-def _tier(document: Document, faults: list[str]) -> Planned | None:
-    # Status is the operator's business, and one from a newer operator must not stop a plan.
-    body = {key: value for key, value in document.content.items() if key != "status"}
-    try:
-        tier = ModelTier.model_validate(body)
-    except ValidationError as error:
-        faults += [f"{document.where}: {line}" for line in problems(error)]
-        return None
-    except RecursionError:
-        faults.append(f"{document.where}: is nested too deeply")
-        return None
-    name = tier.metadata.get("name")
-    spec = tier.spec
-    if not isinstance(name, str) or len(name) > names.MAX_TIER_NAME or not _NAME.fullmatch(name):
-        faults.append(
-            f"{document.where}: metadata.name: must be at most {names.MAX_TIER_NAME} lower-case letters, digits "
-            f"and '-', beginning with a letter"
-        )
-        return None
-    if (spec.model is None) == (spec.external is None):
-        faults.append(f"{document.where}: spec: give exactly one of model and external")
-        return None
-    if spec.model and (wrong := asks.contradiction(spec)):
-        faults.append(f"{document.where}: {wrong}")
-        return None
-    return Planned(document, name, spec, None)
-
-
-def problems(error: ValidationError) -> list[str]:
-    """Each fault of a resource as `path: message`, the path as it is written in YAML."""
-    lines = []
-    for fault in error.errors(include_url=False, include_context=False, include_input=False):
-        path = ""
-        for part in fault["loc"]:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-        message = "is not a known field: remove it" if fault["type"] == "extra_forbidden" else fault["msg"]
-        lines.append(f"{path or 'document'}: {message[:1].lower()}{message[1:]}")
-    return lines
 
 
 def _settings(path: str | None, faults: list[str]) -> Settings:
