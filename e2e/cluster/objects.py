@@ -1,4 +1,8 @@
-"""Read objects by the words that kubectl takes, without starting a kubectl: who waits for something reads often."""
+"""Read objects by the words that kubectl takes, without starting a kubectl: who waits for something reads often.
+
+The package's dynamic client knows short names too, and keeps what is served in a file by host and port, which the next
+test cluster has again with other kinds.
+"""
 
 from __future__ import annotations
 

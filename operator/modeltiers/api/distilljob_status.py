@@ -56,23 +56,8 @@ class Stage(Model):
     """What came of it, in one line."""
 
 
-class JudgeSpend(Model):
-    """What the judge was asked for, as its own replies counted it."""
-
-    prompt_tokens: Count = 0
-    """Tokens of prompts."""
-    answer_tokens: Count = 0
-    """Tokens of replies."""
-    cost_micros: Count | None = None
-    """What they cost, in millionths of the currency; absent where no price is known."""
-    currency: str | None = Field(default=None, max_length=3)
-    """ISO 4217 code."""
-    in_doubt: Count = 0
-    """Requests of which it is not known whether they were answered: each may have been paid for."""
-
-
-class Spend(Model):
-    """What the teacher was asked for, as its own answers counted it, and the judge apart."""
+class Spent(Model):
+    """What a model was asked for, as its own answers counted it."""
 
     prompt_tokens: Count = 0
     """Tokens of prompts."""
@@ -84,7 +69,12 @@ class Spend(Model):
     """ISO 4217 code."""
     in_doubt: Count = 0
     """Requests of which it is not known whether they were answered: each may have been paid for."""
-    judge: JudgeSpend | None = None
+
+
+class Spend(Spent):
+    """What the teacher was asked for, as its own answers counted it, and the judge apart."""
+
+    judge: Spent | None = None
     """What the judge was asked for, which is not in the figures above; absent without a judge."""
 
 
