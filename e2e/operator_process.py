@@ -27,9 +27,7 @@ ROOT = Path(__file__).parents[1]
 NAMESPACE = "modeltiers-system"
 ACCOUNT = "modeltiers-operator"
 USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
-
-
-PLURALS = ("modeltiers", "routingpolicies", "distilljobs")
+CRDS = tuple(f"{plural}.modeltiers.dev" for plural in ("modeltiers", "routingpolicies", "distilljobs"))
 
 
 class Reaches(Protocol):
@@ -51,9 +49,7 @@ class Reaches(Protocol):
 def install(cluster: Reaches, *, namespaced: bool = False) -> None:
     """Apply the CRDs and the operator's ServiceAccount and rights, as a user would."""
     cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-    cluster.wait_established(
-        *(f"{plural}.modeltiers.dev" for plural in ("modeltiers", "routingpolicies", "distilljobs"))
-    )
+    cluster.wait_established(*CRDS)
     if not namespaced:
         cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "manifests/rbac.yaml"))
 

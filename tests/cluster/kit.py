@@ -42,6 +42,20 @@ def until(holds: Callable[[], Any], what: str | Callable[[], str], timeout: floa
         time.sleep(0.1)
 
 
+def without_crds(cluster: Cluster, *which: str) -> None:
+    """Delete CRDs, by names or a selector, and see them gone.
+
+    Each is told of a change meanwhile: one deleted while its storage was being set up is else looked at minutes later.
+    """
+
+    def left() -> str:
+        cluster.kubectl("annotate", "crd", *which, f"looked-at={time.monotonic()}", "--overwrite", check=False)
+        return cluster.kubectl("get", "crd", *which, "-o", "name", "--ignore-not-found").stdout.strip()
+
+    cluster.kubectl("delete", "crd", *which, "--ignore-not-found", "--wait=false")
+    until(lambda: not left(), "the CRDs to go", timeout=90)
+
+
 def decoded(text: str) -> Iterator[dict[str, Any]]:
     """The objects of a text that holds one JSON object after the other; the last may be cut short."""
     decoder = json.JSONDecoder()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +12,11 @@ import yaml
 
 from e2e.cluster import Cluster
 from e2e.cluster.kwok import NodePool
-from e2e.operator_process import OperatorProcess
+from e2e.operator_process import CRDS, OperatorProcess
 from tests.cluster.charts import CHART, CRD_CHART, FIRST, MAJORS, NAMESPACE, ROOT, Helm, documents
-from tests.cluster.kit import Tiers, until
+from tests.cluster.kit import Tiers, until, without_crds
+
+GOING = {"metadata": {"deletionTimestamp": ""}}
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +43,8 @@ def newest(bare: Cluster) -> Iterator[Helm]:
 def swept(cluster: Cluster) -> None:
     """Take away everything that a release may have left; its own record goes with its namespace."""
     cluster.kubectl("delete", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/part-of=modeltiers")
-    cluster.kubectl("delete", "crd", "--all", "--wait=false")
-    until(lambda: not _crds_left(cluster), "the CRDs to go", timeout=90)
+    without_crds(cluster, *CRDS)
     cluster.kubectl("delete", "namespace", NAMESPACE, "elsewhere", "poor", "--ignore-not-found", "--timeout=90s")
-
-
-def _crds_left(cluster: Cluster) -> str:
-    """Those left, each told of a change: else one deleted while its storage was set up is looked at much later."""
-    cluster.kubectl("annotate", "crd", "--all", f"looked-at={time.monotonic()}", "--overwrite", check=False)
-    time.sleep(0.5)
-    return cluster.kubectl("get", "crd", "-o", "name").stdout.strip()
 
 
 @pytest.mark.parametrize("major", MAJORS)
@@ -173,7 +166,7 @@ def test_from_the_first_chart_to_this_one_and_back_no_pod_of_a_tier_restarts(
         until(lambda: not pods(team), "its pods gone", timeout=60)
     helm("uninstall", "modeltiers", "-n", NAMESPACE)
     assert installed.left() == ""
-    team.cluster.kubectl("delete", "crd", "-l", "app.kubernetes.io/part-of=modeltiers", "--timeout=30s")
+    without_crds(team.cluster, *CRDS)
 
 
 def test_a_release_of_helm_3_goes_on_under_helm_4(bare: Cluster, newest: Helm, installed: Installed) -> None:
@@ -232,7 +225,9 @@ def test_kubectl_applies_the_manifests(bare: Cluster) -> None:
         assert len(found) == 4
         assert "unchanged" in bare.kubectl("apply", "-k", str(ROOT / "manifests")).stdout
     finally:
-        bare.kubectl("delete", "-k", str(ROOT / "manifests"), "--timeout=60s")
+        bare.kubectl("delete", "-k", str(ROOT / "manifests"), "--wait=false")
+        without_crds(bare, *CRDS)
+        bare.kubectl("delete", "-k", str(ROOT / "manifests"), "--ignore-not-found", "--timeout=60s")
 
 
 # --- what goes wrong at an install ------------------------------------------------------------------------------------
@@ -265,7 +260,7 @@ def test_crds_that_are_deleted_under_the_operator(newest: Helm, installed: Insta
     newest("install", "modeltiers", str(CHART), "-n", NAMESPACE, "--create-namespace")
     established(bare)
     with contextlib.closing(installed.operator().start()) as first:
-        bare.kubectl("delete", "crd", "routingpolicies.modeltiers.dev")
+        without_crds(bare, "routingpolicies.modeltiers.dev")
         until(lambda: first.process.poll() is not None, first.tail, timeout=150)  # a watch is begun anew every 100 s
         assert first.process.returncode == 0
         assert "routingpolicies are not served any more" in first.tail(10)
@@ -326,7 +321,9 @@ def test_without_the_kinds_of_prometheus_it_says_what_is_left_out(helm: Helm, ba
     assert "crds.keep is false" in notes
     assert "which no registry has" in notes
     helm("uninstall", "modeltiers", "-n", NAMESPACE)
-    until(lambda: "modeltiers.dev" not in bare.kubectl("get", "crd", "-o", "name").stdout, "CRDs gone", timeout=60)
+    stay = [crd for crd in CRDS if "deletionTimestamp" not in (bare.objects.get("crd", crd) or GOING)["metadata"]]
+    assert stay == []
+    without_crds(bare, *CRDS)
     always = ("--set", "monitoring.serviceMonitor=Always")
     said = helm("install", "modeltiers", str(CHART), "-n", NAMESPACE, *always, refused=True)
     assert "ServiceMonitor" in said

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from e2e.cluster import crds
-from tests.cluster.kit import Tiers, until
+from tests.cluster.kit import Tiers, until, without_crds
 from tests.cluster.policies import apply, condition, reasoned
 
 CRD = "httproutes.gateway.networking.k8s.io"
@@ -48,7 +48,7 @@ def ring(tiers: Tiers, **changes: Any) -> None:
 
 
 def test_a_policy_is_exported_once_gateway_api_is_there_and_withdrawn_again(tiers: Tiers) -> None:
-    tiers.cluster.kubectl("delete", f"crd/{CRD}", "--ignore-not-found")
+    without_crds(tiers.cluster, CRD)
     for name in ("small", "large"):
         tiers.apply(name)
         tiers.ready(name)
@@ -78,7 +78,7 @@ def test_a_policy_is_exported_once_gateway_api_is_there_and_withdrawn_again(tier
 
 def test_a_picker_of_pods_gets_a_pool_of_the_routers_where_requests_enter(tiers: Tiers) -> None:
     serve(tiers)
-    tiers.cluster.kubectl("delete", f"crd/{POOL_CRD}", "--ignore-not-found")
+    without_crds(tiers.cluster, POOL_CRD)
     for name in ("small", "large"):
         tiers.apply(name)
         tiers.ready(name)

@@ -16,12 +16,24 @@ import hashlib
 import json
 import re
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 MODEL = "teacher-1"
+
+
+@dataclass
+class Count:
+    """What was asked since it last forgot; a reply that was under way then counts for its own time alone."""
+
+    asked: int = 0
+    tokens: list[int] = field(default_factory=lambda: [0, 0])
+    under_way: int = 0
+    most_under_way: int = 0
+    tries: dict[str, int] = field(default_factory=dict)
 
 
 class Teacher:
@@ -36,29 +48,27 @@ class Teacher:
         if self.record:
             self.record.truncate(0)
         self.how: dict[str, Any] = {}
-        self.asked = 0
-        self.tokens = [0, 0]
-        self.under_way = self.most_under_way = 0
-        self.tries: dict[str, int] = {}
+        self.count = Count()
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """Answer, or misbehave as told."""
         body = await request.json()
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-        self.asked += 1
-        self.tries[digest] = self.tries.get(digest, 0) + 1
+        count = self.count
+        count.asked += 1
+        count.tries[digest] = count.tries.get(digest, 0) + 1
         if self.record:
             key, prompt = request.headers.get("Authorization"), body["messages"][-1]["content"]
             said = {"hash": digest, "prompt": prompt, "key": key}
             self.record.write(json.dumps(said) + "\n")
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
+        count.under_way += 1
+        count.most_under_way = max(count.most_under_way, count.under_way)
         try:
-            return await self._reply(request, body, self.tries[digest])
+            return await self._reply(request, body, count, count.tries[digest])
         finally:
-            self.under_way -= 1
+            count.under_way -= 1
 
-    async def _reply(self, request: web.Request, body: dict[str, Any], tries: int) -> web.StreamResponse:
+    async def _reply(self, request: web.Request, body: dict[str, Any], count: Count, tries: int) -> web.StreamResponse:
         how = self.how
         await asyncio.sleep(how.get("seconds", 0))
         if how.get("newer") and "max_tokens" in body:
@@ -69,8 +79,8 @@ class Teacher:
         if applies and (wrong := await self._wrong(request, how)) is not None:
             return wrong
         reply = answer(body, how if applies else {})
-        self.tokens[0] += reply["usage"]["prompt_tokens"]
-        self.tokens[1] += reply["usage"]["completion_tokens"]
+        count.tokens[0] += reply["usage"]["prompt_tokens"]
+        count.tokens[1] += reply["usage"]["completion_tokens"]
         if how.get("noUsage"):
             del reply["usage"]
         return web.json_response(reply)
@@ -115,8 +125,9 @@ class Teacher:
 
     async def stats(self, _: web.Request) -> web.Response:
         """What it was asked so far."""
-        most = {"mostUnderWay": self.most_under_way}
-        return web.json_response({"asked": self.asked, "tokens": self.tokens, "distinct": len(self.tries), **most})
+        count = self.count
+        most = {"mostUnderWay": count.most_under_way}
+        return web.json_response({"asked": count.asked, "tokens": count.tokens, "distinct": len(count.tries), **most})
 
 
 def answer(body: dict[str, Any], how: dict[str, Any]) -> dict[str, Any]:
