@@ -8,6 +8,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Files of tests that run at once: they wait more than they work. JOBS=0 runs one after the other.
+JOBS ?= 3
+PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 export PYTHONPATH := operator:.
 
 .PHONY: help docs setup tools demo demo-distill test check lint unit router-test cluster-test train-test bench e2e router-e2e fuzz soak generate golden lock audit dist images clean
@@ -52,7 +55,9 @@ router-test: setup ## the router against real sockets; dashboards and alerts aga
 	@$(BIN)/python -m pytest tests/router tests/monitoring tests/security -q -m "not slow"
 
 cluster-test: setup tools ## tests on a real control plane, and of the store on a real S3 server
-	@$(BIN)/python -m pytest tests/cluster tests/store -q -m "not slow"
+	@rm -rf .state/rights && mkdir -p .state/rights
+	@$(BIN)/python -m pytest tests/cluster tests/store -q -m "not slow" $(PARALLEL) --rights=.state/rights --ignore=tests/cluster/test_rights.py
+	@$(BIN)/python -m pytest tests/cluster/test_rights.py -q --rights=.state/rights
 
 train-test: setup ## the trainer in an environment of its own (the first run installs torch: minutes, up to 6 GB)
 	@$(BIN)/python -m e2e.train test tests/train -q -m "not slow"

@@ -23,3 +23,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--statuses", choices=["keep", "rewrite"], default="keep", help="add statuses seen in tests/cluster to the file"
     )
+    parser.addoption("--rights", metavar="FOLDER", help="where tests/cluster leaves the rights that operators used")

@@ -42,6 +42,13 @@ def until(holds: Callable[[], Any], what: str | Callable[[], str], timeout: floa
         time.sleep(0.1)
 
 
+def api_server_back(cluster: Cluster) -> None:
+    """Start the API server again, and anew what asks it: left alone, that asks again only within a minute."""
+    cluster.start("kube-apiserver")
+    for component in ("kube-controller-manager", "kube-scheduler", "kwok"):
+        cluster.restart(component)
+
+
 def without_crds(cluster: Cluster, *which: str) -> None:
     """Delete CRDs, by names or a selector, and see them gone.
 

@@ -63,7 +63,7 @@ def test_a_candidate_runs_beside_the_first_gets_a_share_and_leaves_no_trace(ladd
     until(lambda: ladder.get("deployment", "small-r2") is None, "no Deployment of the candidate")
     until(lambda: ladder.get("service", "small-r2-pods") is None, "no Service of the candidate")
     until(lambda: not ladder.condition("small", "CandidateReady"), lambda: ladder.explain("small"))
-    assert len(ladder.status("small")["revisions"]) == 1
+    until(lambda: len(ladder.status("small")["revisions"]) == 1, lambda: ladder.explain("small"))
     assert pods(ladder, "r1") == first
 
 

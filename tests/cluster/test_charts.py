@@ -287,6 +287,22 @@ def test_rights_that_are_gone_are_named(newest: Helm, installed: Installed, bare
         operator.wait_ready(60)
 
 
+@pytest.mark.slow
+def test_rights_that_are_taken_under_the_operator_end_it(newest: Helm, installed: Installed, bare: Cluster) -> None:
+    """A watch that fails for good ends the program at once, and the lease is given back: nobody leads blind."""
+    newest("install", "modeltiers", str(CHART), "-n", NAMESPACE, "--create-namespace")
+    established(bare)
+    with contextlib.closing(installed.operator().start()) as operator:
+        bare.kubectl("delete", "clusterrolebinding", "modeltiers-operator")
+        # A watch is begun anew every 100 s, and a refusal is asked about again for a minute.
+        until(lambda: "a watch failed" in operator.log.read_text(), operator.tail, timeout=200)
+        until(lambda: operator.process.poll() is not None, operator.tail, timeout=5)
+        assert operator.process.returncode == 0
+        said = operator.log.read_text()
+        assert "cannot watch resource" in said
+        assert "gave the lease back" in said
+
+
 def test_another_release_is_refused_and_may_take_over(helm: Helm) -> None:
     """CRDs of a release that is gone belong to its name: Helm says whose they are, and how to take them."""
     helm("install", "old", str(CHART), "-n", NAMESPACE, "--create-namespace")

@@ -22,7 +22,7 @@ from modeltiers.kube import access
 from modeltiers.kube.client import Api
 from modeltiers.kube.election import Election
 from modeltiers.kube.session import connect
-from tests.cluster.kit import until
+from tests.cluster.kit import api_server_back, until
 
 ROOT = Path(__file__).parents[2]
 DEFAULTS = ("10", "6", "2")
@@ -163,7 +163,7 @@ def test_an_outage_costs_leadership_and_no_process(cluster: Cluster, candidates:
     try:
         until(lambda: first.last() == "lost", "it stops by itself", 15)
     finally:
-        cluster.start("kube-apiserver")
+        api_server_back(cluster)
     first.led_after(stopped)
     assert first.process.poll() is None
 

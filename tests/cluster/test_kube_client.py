@@ -19,7 +19,7 @@ from modeltiers.kube.client import Api
 from modeltiers.kube.events import EventRecorder
 from modeltiers.kube.refs import KINDS, Ref
 from modeltiers.kube.session import Connection, connect
-from tests.cluster.kit import decoded, until
+from tests.cluster.kit import api_server_back, decoded, until
 
 # Tests make and delete things that the operator itself may not.
 MORE = (
@@ -133,7 +133,8 @@ async def test_a_list_goes_on_over_a_compaction(api: Api, namespace: str, cluste
             await api.apply(account(namespace, "z", labels={"paged": "yes"}))
             # From its memory it would go on without a word.
             compact(cluster)
-            cluster.restart("kube-apiserver")
+            cluster.stop("kube-apiserver")
+            api_server_back(cluster)
     assert found == [*(f"a{number}" for number in range(6)), "z"]
 
 
@@ -376,6 +377,6 @@ async def test_a_server_that_goes_away_and_comes_back(cluster: Cluster, api: Api
         with pytest.raises(errors.Transient):
             await api.apply(account(namespace, "during"))
     finally:
-        cluster.start("kube-apiserver")
+        api_server_back(cluster)
     until(lambda: cluster.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, "the server is ready", 60)
     await api.apply(account(namespace, "after"))

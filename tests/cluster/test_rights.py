@@ -1,27 +1,33 @@
-"""The operator has no right that it does not use: judged by the audit logs, after all other tests of this folder."""
+"""The operator has no right that it does not use: judged after all tests of this folder, by what they left word of.
+
+pytest tests/cluster --rights=FOLDER && pytest tests/cluster/test_rights.py --rights=FOLDER
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.rights import granted, used
+from tests.cluster.rights import Right, granted
 
 
 @pytest.fixture(scope="module")
-def logs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The audit logs of all clusters of this session."""
-    found = sorted(tmp_path_factory.getbasetemp().glob("*/logs/audit.log"))
-    return [log for log in found if not log.parents[1].is_symlink()]
+def rights(pytestconfig: pytest.Config) -> set[Right]:
+    """What operators used in the runs that left word."""
+    folder = pytestconfig.getoption("--rights")
+    if folder is None:
+        pytest.skip("only the whole of tests/cluster uses every right: `make cluster-test` looks")
+    found = list(Path(folder).glob("*.json"))
+    assert found
+    return {(verb, resource) for file in found for verb, resource in json.loads(file.read_text())}
 
 
-def test_nothing_is_used_that_is_not_granted(logs: list[Path]) -> None:
-    assert used(logs) <= granted() | granted(by_user=True)
+def test_nothing_is_used_that_is_not_granted(rights: set[Right]) -> None:
+    assert rights <= granted() | granted(by_user=True)
 
 
-def test_everything_that_is_granted_is_used(logs: list[Path], whole_suite: bool) -> None:
+def test_everything_that_is_granted_is_used(rights: set[Right]) -> None:
     """A right that no test needs is taken from the operator, or gets a test that needs it."""
-    if not whole_suite:
-        pytest.skip("only the whole of tests/cluster uses every right")
-    assert granted() - used(logs) == set()
+    assert granted() - rights == set()

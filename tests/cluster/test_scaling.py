@@ -90,7 +90,7 @@ def test_an_autoscaler_of_the_deployment_is_let_and_told(tiers: Tiers) -> None:
     assert "for-small" in message
     assert "let it scale the ModelTier instead" in message
     until(lambda: wanted(tiers) == 2, lambda: tiers.kubectl("describe", "hpa", "for-small"), 60)
-    assert tiers.ready("small")["ready"] == "2/2"
+    until(lambda: tiers.ready("small")["ready"] == "2/2", lambda: tiers.explain("small"))
     # A change of the tier writes the Deployment, and not the number.
     tiers.apply("small", rolloutToken="again")
     until(lambda: tiers.ready("small")["observedGeneration"] == 2, lambda: tiers.explain("small"))
@@ -155,7 +155,7 @@ def test_the_own_autoscaler_follows_what_the_routers_say_and_stands_back_for_ano
         tiers.reasoned("small", "ScalingActive", "True", "Autoscaling", 40)
     with Upstream(answer("x")) as engine, routers(tiers, 3, engine):
         until(lambda: wanted(tiers) == 2, lambda: tiers.explain("small"), 60)
-        assert autoscaled(tiers)["reason"] in ("ScaledDown", "Stabilizing")
+        until(lambda: autoscaled(tiers)["reason"] in ("ScaledDown", "Stabilizing"), lambda: tiers.explain("small"))
 
 
 def test_more_pods_than_free_accelerators_are_not_asked_for(tiers: Tiers) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 
-import uvloop
 from pydantic import ValidationError
 
 from modeltiers.controllers.check import check
@@ -36,7 +36,9 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs URLs
     try:
-        uvloop.run(_run())
+        # Not uvloop, which is a little faster: with aiohttp and TLS it loses track of sockets when a server dies
+        # (MagicStack/uvloop issue 653), and a watch ends with "File descriptor is used by transport".
+        asyncio.run(_run())
     except (BadSettings, BadConnection, ValidationError) as fault:
         sys.stderr.write(f"{fault}\n")
         return 2

@@ -7,6 +7,7 @@ which takes minutes with some thousands of them. The first picture is listed bef
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from yarl import URL
 
 from modeltiers import names
 from modeltiers.controllers.store import HPA, Key, OwnerKey, Store, distill_key, key_of, owner_of
+
+log = logging.getLogger(__name__)
 
 Ring = Callable[..., None]
 RingPolicy = Callable[[Key], None]
@@ -67,9 +70,8 @@ class Watches:
     async def _answered(self, _session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
         watched, query = _watched(params.url), params.url.query
         if params.response.status == 404:
-            # The kind's CRD was deleted. kopf takes that for the end of everything, in many words.
-            for logger in ("kopf", "asyncio"):
-                logging.getLogger(logger).setLevel(logging.CRITICAL)
+            # The kind's CRD was deleted. kopf takes that for the end of everything.
+            _hush()
             self.on_gone(params.url.name)
             return
         if params.response.status != 200 or params.method != "GET":
@@ -81,6 +83,12 @@ class Watches:
             if self.lists[watched] > 1:
                 # kopf lists anew when a watch cannot be continued, and does not notice what was deleted in between.
                 self.on_relist(params.url.name)
+
+
+def _hush() -> None:
+    """kopf has many words for its end, and asyncio for what kopf leaves behind."""
+    for logger in ("kopf", "asyncio"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
 
 
 def _watched(url: URL) -> str:
@@ -150,12 +158,23 @@ class _NoDiffBase(kopf.DiffBaseStorage):
         raise AssertionError("no handler of ours makes kopf write to an object")
 
 
-async def watch(handlers: kopf.OperatorRegistry, namespaces: Sequence[str], ready: Any, stop: Any) -> None:
-    """Run the watches until `stop` is set."""
+async def watch(
+    handlers: kopf.OperatorRegistry, namespaces: Sequence[str], ready: asyncio.Event, stop: asyncio.Event
+) -> None:
+    """Run the watches until `stop` is set. One that fails for good sets it: kopf would take long to end the others."""
+
+    def ended(part: asyncio.Task[None]) -> None:
+        fault = None if part.cancelled() else part.exception()
+        if fault and not stop.is_set():
+            log.error("a watch failed: %s: ending, to begin anew", fault)
+            _hush()
+            stop.set()
+
     logging.getLogger("kopf").setLevel(logging.WARNING)
     # Left alone it asks for the user's name, and stops where the image does not know the uid. Only peering wants it.
     identity: Any = names.GROUP
-    await kopf.operator(
+    others = asyncio.all_tasks()
+    parts = await kopf.spawn_tasks(
         identity=identity,
         registry=handlers,
         settings=settings(),
@@ -165,6 +184,9 @@ async def watch(handlers: kopf.OperatorRegistry, namespaces: Sequence[str], read
         ready_flag=ready,
         stop_flag=stop,
     )
+    for part in parts:
+        part.add_done_callback(ended)
+    await kopf.run_tasks(parts, ignored=others)
 
 
 def _register_login(handlers: kopf.OperatorRegistry, login: Session, watches: Watches) -> None:
