@@ -49,10 +49,10 @@ lint: setup ## generated files, formatting, types, floors
 	@echo "lint: floors" && $(BIN)/lint-imports --no-logo > .import-linter.log || { cat .import-linter.log; exit 1; }
 
 unit: setup ## pure tests, a minute
-	@$(BIN)/python -m pytest tests/unit tests/engine tests/distill -q -m "not slow"
+	@$(BIN)/python -m pytest tests/unit tests/engine tests/distill -q -m "not slow" $(PARALLEL)
 
 router-test: setup ## the router against real sockets; dashboards and alerts against a real Prometheus (built the first time); the threat model
-	@$(BIN)/python -m pytest tests/router tests/monitoring tests/security -q -m "not slow"
+	@$(BIN)/python -m pytest tests/router tests/monitoring tests/security -q -m "not slow" $(PARALLEL)
 
 cluster-test: setup tools ## tests on a real control plane, and of the store on a real S3 server
 	@rm -rf .state/rights && mkdir -p .state/rights

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from e2e.cluster import Cluster
 from e2e.cluster.kwok import NodePool
 from e2e.operator_process import OperatorProcess, install
 from tests import argocd, canaries, statuses
-from tests.cluster.kit import LARGE, Tiers, breach, breach_of_job, decoded, until
+from tests.cluster.kit import LARGE, Tiers, breach, breach_of_job, until
 from tests.cluster.policies import apply, table
+from tests.cluster.recorder import Recorder
 from tests.cluster.rights import used
 
 ENTRY_RETURN = 3
@@ -62,18 +62,13 @@ def recorded(
     """Every state of every resource that these tests lead to; each must keep kstatus's contract, and Argo CD's."""
     contracts = {"modeltiers": breach, "routingpolicies": breach, "distilljobs": breach_of_job}
     place = tmp_path_factory.mktemp("recorded")
-    with ExitStack() as stack:
-        watches = []
-        for plural in contracts:
-            out = stack.enter_context((place / plural).open("w"))
-            watches.append(installed.as_admin.watch(plural, "--all-namespaces", out=out))
-        yield
-        for watch in watches:
-            watch.terminate()
-            watch.wait()
-    for plural in contracts:
-        canaries.look(f"a status of {plural}", (place / plural).read_bytes())
-    states = {plural: list(decoded((place / plural).read_text())) for plural in contracts}
+    recorders = {plural: Recorder(installed, plural, place) for plural in contracts}
+    yield
+    for plural, recorder in recorders.items():
+        recorder.end()
+        for file in recorder.files():
+            canaries.look(f"a status of {plural}", file.read_bytes())
+    states = {plural: list(recorder.states()) for plural, recorder in recorders.items()}
     if request.config.getoption("--statuses") == "rewrite":
         statuses.record(state for seen in states.values() for state in seen)
     broken = [

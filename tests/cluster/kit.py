@@ -45,7 +45,7 @@ def until(holds: Callable[[], Any], what: str | Callable[[], str], timeout: floa
 def api_server_back(cluster: Cluster) -> None:
     """Start the API server again, and anew what asks it: left alone, that asks again only within a minute."""
     cluster.start("kube-apiserver")
-    for component in ("kube-controller-manager", "kube-scheduler", "kwok"):
+    for component in ("kube-controller-manager", "kube-scheduler"):
         cluster.restart(component)
 
 

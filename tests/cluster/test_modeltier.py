@@ -15,7 +15,7 @@ from tests.cluster.kit import LARGE, SPEC, Tiers, until
 def test_a_ladder_becomes_ready_with_gpus_worked_out_from_the_models(tiers: Tiers) -> None:
     tiers.apply("small")
     tiers.apply("large", LARGE)
-    tiers.kubectl("wait", "--for=condition=Ready", "modeltier", "--all", "--timeout=30s")
+    tiers.kubectl("wait", "--for=condition=Ready", "modeltier", "--all", "--timeout=90s")
     small, large = tiers.status("small")["sizing"], tiers.status("large")["sizing"]
     assert (small["gpusPerReplica"], small["tensorParallel"]) == (1, 1)
     assert large["gpusPerReplica"] == large["tensorParallel"] > 1

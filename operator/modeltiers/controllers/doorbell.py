@@ -133,6 +133,8 @@ def settings() -> kopf.OperatorSettings:
     chosen.scanning.disabled = True
     chosen.posting.enabled = False
     chosen.networking.request_timeout = 30
+    # Longer waits would only make us see late that the API server is back. After a minute of refusals a watch fails.
+    chosen.networking.error_backoffs = (1, 1, 2, 2, 3, 3, *(5,) * 10)
     # So often is a watch answered anew, which is how we know that it lives (`Watches`).
     chosen.watching.server_timeout = 100
     chosen.watching.chunk_size = PAGE
