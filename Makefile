@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Files of tests that run at once: they wait more than they work. JOBS=0 runs one after the other.
+# So many files of tests run at once, each with a control plane of its own where it needs one; JOBS=0: one by one.
 JOBS ?= 3
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 export PYTHONPATH := operator:.
@@ -38,7 +38,7 @@ demo-distill: setup ## a DistillJob from kubectl apply to a promoted student on 
 
 test: check ## all checks and tests of a change; what CI runs
 
-check: lint unit router-test train-test cluster-test ## what must hold before a commit: about 40 minutes on two cores once tools and trainer are there
+check: lint unit router-test train-test cluster-test ## what must hold before a commit: about 20 minutes on two cores once tools and trainer are there
 
 lint: setup ## generated files, formatting, types, floors
 	@echo "lint: generated files match the code" && $(BIN)/modeltiers generate --check

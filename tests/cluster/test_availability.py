@@ -113,7 +113,7 @@ def test_a_namespace_deletes_while_the_operator_is_down(own: Cluster, home: Path
     with replica(own, home):
         place.apply("a")
         place.ready("a", timeout=40)
-    own.kubectl("delete", "namespace", place.namespace, "--wait=true", "--timeout=40s")
+    own.kubectl("delete", "namespace", place.namespace, "--wait=true", "--timeout=120s")
 
 
 def test_one_of_two_leads_and_the_other_takes_over(own: Cluster, place: Tiers, home: Path) -> None:

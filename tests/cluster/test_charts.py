@@ -111,7 +111,7 @@ def team(bare: Cluster) -> Iterator[Tiers]:
     pool = NodePool("h100", 1)
     bare.add_pool(pool)
     yield Tiers(bare, bare.create_namespace("team"))
-    bare.kubectl("delete", "namespace", "team", "--timeout=60s")
+    bare.kubectl("delete", "namespace", "team", "--timeout=180s")
     for node in json.loads(bare.kubectl("get", "nodes", "-o", "json").stdout)["items"]:
         bare.remove_node(node["metadata"]["name"])
 
@@ -154,7 +154,7 @@ def test_from_the_first_chart_to_this_one_and_back_no_pod_of_a_tier_restarts(
     helm("uninstall", "modeltiers", "-n", NAMESPACE)
     assert installed.left() == ""
     assert pods(team) == before
-    team.kubectl("delete", "modeltier", "small", "--timeout=20s")
+    team.kubectl("delete", "modeltier", "small", "--timeout=180s")
     until(lambda: not pods(team), "its pods gone", timeout=60)
 
     # Installed again it takes the CRDs over; then the tiers first.
@@ -162,7 +162,7 @@ def test_from_the_first_chart_to_this_one_and_back_no_pod_of_a_tier_restarts(
     with installed.operator():
         team.apply("small")
         team.ready("small", timeout=40)
-        team.kubectl("delete", "modeltier", "--all", "--timeout=20s")
+        team.kubectl("delete", "modeltier", "--all", "--timeout=180s")
         until(lambda: not pods(team), "its pods gone", timeout=60)
     helm("uninstall", "modeltiers", "-n", NAMESPACE)
     assert installed.left() == ""
@@ -227,7 +227,7 @@ def test_kubectl_applies_the_manifests(bare: Cluster) -> None:
     finally:
         bare.kubectl("delete", "-k", str(ROOT / "manifests"), "--wait=false")
         without_crds(bare, *CRDS)
-        bare.kubectl("delete", "-k", str(ROOT / "manifests"), "--ignore-not-found", "--timeout=60s")
+        bare.kubectl("delete", "-k", str(ROOT / "manifests"), "--ignore-not-found", "--timeout=180s")
 
 
 # --- what goes wrong at an install ------------------------------------------------------------------------------------

@@ -156,7 +156,7 @@ def compact(cluster: Cluster) -> None:
 @pytest.fixture
 def peopled(namespace: str, cluster: Cluster) -> str:
     """A namespace whose ServiceAccount `default` is there: no pod can be created before."""
-    cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", namespace, "--timeout=20s")
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", namespace, "--timeout=60s")
     return namespace
 
 

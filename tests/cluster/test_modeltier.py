@@ -226,7 +226,7 @@ def test_kubectl_diff_and_explain(tiers: Tiers, tmp_path: object) -> None:
 def test_the_namespace_deletes_while_the_operator_works(tiers: Tiers, operator: OperatorProcess) -> None:
     tiers.apply("small")
     tiers.ready("small")
-    tiers.cluster.kubectl("delete", "namespace", tiers.namespace, "--wait=true", "--timeout=30s")
+    tiers.cluster.kubectl("delete", "namespace", tiers.namespace, "--wait=true", "--timeout=120s")
 
 
 def test_the_operator_uses_only_what_it_declares(tiers: Tiers, installed: Cluster) -> None:
