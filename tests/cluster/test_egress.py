@@ -52,7 +52,7 @@ def test_routers_stand_before_the_api(frontier: Tiers) -> None:
     assert frontier.get("secret", "modeltiers-hop") is not None
     [container] = (frontier.get("deployment", "frontier") or {})["spec"]["template"]["spec"]["containers"]
     assert f"--external=frontier={HERE}" in container["args"]
-    assert frontier.status("frontier")["endpoint"] == HERE
+    until(lambda: frontier.status("frontier").get("endpoint") == HERE, lambda: frontier.explain("frontier"))
 
 
 def test_a_policy_s_table_reaches_them(frontier: Tiers) -> None:

@@ -75,10 +75,10 @@ def test_kubectl_scale_scales_a_live_tier_and_the_selector_finds_its_pods(tiers:
 def test_a_real_horizontal_pod_autoscaler_scales_the_tier_and_nobody_writes_against_it(tiers: Tiers) -> None:
     tiers.apply("small")
     tiers.ready("small")
-    tiers.kubectl("autoscale", "modeltier/small", "--min=2", "--max=5", "--cpu=50%", "--name=small")
-    until(lambda: wanted(tiers) == 2, lambda: tiers.kubectl("describe", "hpa", "small"), 60)
+    tiers.create(hpa("small"))
+    until(lambda: wanted(tiers) == 2, lambda: tiers.kubectl("describe", "hpa", "for-small"), 60)
     assert (tiers.get("modeltier", "small") or {})["spec"]["replicas"] == 2
-    assert tiers.ready("small")["ready"] == "2/2"
+    until(lambda: tiers.ready("small")["ready"] == "2/2", lambda: tiers.explain("small"))
     assert not tiers.condition("small", "ScalingActive")
 
 
