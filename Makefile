@@ -48,7 +48,7 @@ lint: setup ## generated files, formatting, types, floors
 	@echo "lint: pages" && $(BIN)/sphinx-build -q -W --keep-going -d .state/docs/trees docs .state/docs/site
 	@echo "lint: floors" && $(BIN)/lint-imports --no-logo > .import-linter.log || { cat .import-linter.log; exit 1; }
 
-unit: setup ## pure tests, a minute
+unit: setup ## pure tests, under two minutes
 	@$(BIN)/python -m pytest tests/unit tests/engine tests/distill -q -m "not slow" $(PARALLEL)
 
 router-test: setup ## the router against real sockets; dashboards and alerts against a real Prometheus (built the first time); the threat model

@@ -64,6 +64,9 @@ def recorded(
     place = tmp_path_factory.mktemp("recorded")
     recorders = {plural: Recorder(installed, plural, place) for plural in contracts}
     yield
+    # It has seen all only if it sees what comes last.
+    Tiers(installed, installed.create_namespace(f"last-{secrets.token_hex(4)}")).apply("the-last-of-all")
+    until(lambda: recorders["modeltiers"].saw(b'"the-last-of-all"'), "the recorder to see the last tier")
     for plural, recorder in recorders.items():
         recorder.end()
         for file in recorder.files():
@@ -77,7 +80,6 @@ def recorded(
         for state in states[plural]
         if (problem := contract(state) or argocd.breach(state))
     ]
-    assert states["modeltiers"]
     assert broken == []
 
 

@@ -34,6 +34,10 @@ class Recorder:
         """What was written."""
         return sorted(self._folder.glob(f"{self._plural}-*"))
 
+    def saw(self, text: bytes) -> bool:
+        """Whether this was written since the last break."""
+        return text in self.files()[-1].read_bytes()
+
     def states(self) -> Iterator[dict[str, Any]]:
         """What was seen. After a break the objects that there are come again."""
         for file in self.files():

@@ -54,7 +54,7 @@ def test_no_canary_is_in_the_bundle(tiers: Tiers, terminal: Terminal) -> None:
     assert "written to" in told
     assert path.stat().st_mode & 0o777 == 0o600
     with tarfile.open(path) as archive:
-        files = {one.name: archive.extractfile(one).read() for one in archive.getmembers()}  # type: ignore[union-attr]
+        files = {one.name: archive.extractfile(one).read() for one in archive.getmembers()}  # type: ignore[union-attr]  # all are files
     assert not [name for name, body in files.items() if CANARY.encode() in body]
     assert CANARY not in told
     found = {name.partition("/")[2] for name in files}

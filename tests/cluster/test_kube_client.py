@@ -286,8 +286,8 @@ async def test_free_accelerators(api: Api, peopled: str) -> None:
     assert before is not None
     await api.create(pod)
     assert await Capacity(api).free("nvidia.com/gpu", label, product) == before
-    bound = {**pod, "metadata": {"name": "b", "namespace": namespace}, "spec": {**pod["spec"]}}  # type: ignore[dict-item]
-    bound["spec"] = {"containers": pod["spec"]["containers"], "nodeName": node["metadata"]["name"]}  # type: ignore[index]
+    bound = {**pod, "metadata": {"name": "b", "namespace": namespace}, "spec": {**pod["spec"]}}  # type: ignore[dict-item]  # a manifest
+    bound["spec"] = {"containers": pod["spec"]["containers"], "nodeName": node["metadata"]["name"]}  # type: ignore[index]  # a manifest
     await api.create(bound)
     after = await Capacity(api).free("nvidia.com/gpu", label, product)
     assert after is not None

@@ -131,7 +131,7 @@ def test_a_child_edited_by_hand_is_put_back(tiers: Tiers, kind: str, patch: dict
             bool(now)
             and all(now.get(k) == before.get(k) for k in same)
             and now["metadata"]["labels"] == before["metadata"]["labels"]
-        )  # type: ignore[index,union-attr]
+        )  # type: ignore[index,union-attr]  # they are there
 
     until(healed, lambda: json.dumps(tiers.get(kind, "small"), indent=1)[:3000])
 

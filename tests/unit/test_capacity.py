@@ -101,7 +101,7 @@ class FakeApi:
 
 def capacity(api: FakeApi, now: list[float]) -> Capacity:
     """With a clock that the test moves."""
-    return Capacity(api, clock=lambda: now[0])  # type: ignore[arg-type]
+    return Capacity(api, clock=lambda: now[0])  # type: ignore[arg-type]  # a part of an Api
 
 
 async def test_who_asks_at_once_shares_an_answer() -> None:

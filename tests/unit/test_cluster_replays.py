@@ -73,7 +73,7 @@ def test_a_template_leaves_nothing_of_ours(case: Replay) -> None:
     [
         ({"extra": 1}, "exactly the fields"),
         ({"case": "other"}, "the file's name says 'sample'"),
-        ({"status": VALID["status"] | {"phase": "Broken"}}, "status.phase is 'Broken'"),  # type: ignore[operator]
+        ({"status": VALID["status"] | {"phase": "Broken"}}, "status.phase is 'Broken'"),  # type: ignore[operator]  # both are dicts
         ({"status": {"phase": "Running", "containerStatuses": []}}, "wants one entry"),
         ({"status": {"phase": "Running", "containerStatuses": [{"name": "x"}]}}, "come from the pod"),
     ],

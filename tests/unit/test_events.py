@@ -43,7 +43,7 @@ async def sent(recorder: EventRecorder) -> None:
 
 def recorder(api: FakeApi, now: float = 1_000.0) -> EventRecorder:
     """A recorder with a clock that stands still."""
-    return EventRecorder(api, "pod-1", clock=lambda: now)  # type: ignore[arg-type]
+    return EventRecorder(api, "pod-1", clock=lambda: now)  # type: ignore[arg-type]  # a part of an Api
 
 
 async def test_an_event_is_told_once_and_counted() -> None:

@@ -40,7 +40,7 @@ FP8_BLOCK = WeightFormat("FP8", 8, block=128)
 def shape(heads: int, kv_heads: int, **more: int | None) -> Architecture:
     """A dense model of this many heads whose other sizes divide by every layout up to 64."""
     numbers: dict[str, int | None] = {"vocab_size": 64 * 5040, "intermediate_size": 64 * 5040, **more}
-    return replace(DENSE, attention_heads=heads, kv_heads=kv_heads, **numbers)  # type: ignore[arg-type]
+    return replace(DENSE, attention_heads=heads, kv_heads=kv_heads, **numbers)  # type: ignore[arg-type]  # the numbers are of fields that are ints
 
 
 def legal_tp(architecture: Architecture, most: int = 16) -> list[int]:

@@ -270,7 +270,7 @@ def test_kinds_that_are_not_understood_are_refused(name: str, word: str) -> None
 )
 def test_numbers_that_make_no_whole_are_refused(change: dict[str, object], field: str) -> None:
     """Each names its field."""
-    answer = refused(fit(replace(QWEN_7B, **change), [H100], Ask()))  # type: ignore[arg-type]
+    answer = refused(fit(replace(QWEN_7B, **change), [H100], Ask()))  # type: ignore[arg-type]  # fields by their names
     assert answer.reason == "ArchitectureIncomplete"
     assert field in answer.message
 

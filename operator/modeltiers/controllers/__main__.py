@@ -36,8 +36,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs URLs
     try:
-        # Not uvloop, which is a little faster: with aiohttp and TLS it loses track of sockets when a server dies
-        # (MagicStack/uvloop issue 653), and a watch ends with "File descriptor is used by transport".
+        # Not uvloop: with it, after an API server died, watches ended with "File descriptor is used by transport"
+        # (as in MagicStack/uvloop issue 653, which is open).
         asyncio.run(_run())
     except (BadSettings, BadConnection, ValidationError) as fault:
         sys.stderr.write(f"{fault}\n")
