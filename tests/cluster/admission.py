@@ -27,6 +27,7 @@ from modeltiers.api.schema import Schema
 
 Body = dict[str, Any]
 FIELD_MANAGER = "admission-test"
+CRDS = Path(__file__).parents[2] / "crds"
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,10 @@ class ApiServer:
         path = f"{collection(body, namespace)}/{body['metadata']['name']}?{'&'.join(options)}"
         return self.ask("PATCH", path, body, "application/apply-patch+yaml")
 
-    def create(self, body: Body, namespace: str, *, dry: bool = True) -> Answer:
+    def create(self, body: Body, namespace: str, *, dry: bool = True, strict: bool = True) -> Answer:
         """Create one object, by default without storing it."""
-        return self.ask("POST", collection(body, namespace) + ("?dryRun=All" if dry else ""), body)
+        options = f"?fieldValidation={'Strict' if strict else 'Ignore'}{'&dryRun=All' if dry else ''}"
+        return self.ask("POST", collection(body, namespace) + options, body)
 
     def create_all(self, bodies: Iterable[Body], namespace: str) -> list[Answer]:
         """Ask whether each may be created."""
@@ -183,11 +185,6 @@ def install(cluster: Cluster, name: str, *files: str, text: str | None = None) -
 
 
 # --- what a walk over a schema tries ----------------------------------------------------------------------------------
-
-
-def about(case: dict[str, Any], path: str, message: str) -> bool:
-    """Whether an entry of the table is about this rule."""
-    return bool(case["at"] == path and message.startswith(case["message"]))
 
 
 def illegal(node: Schema, legal: Any) -> Iterator[tuple[str, Any]]:

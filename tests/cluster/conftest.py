@@ -12,8 +12,12 @@ import pytest
 
 from e2e.cluster import Cluster
 from e2e.cluster.kwok import NodePool
+from e2e.cluster.process import wait_until
 from e2e.operator_process import OperatorProcess, install
 from tests import argocd, canaries, statuses
+from tests.cluster import admission
+from tests.cluster.admission import CRDS, ApiServer
+from tests.cluster.kinds import KINDS
 from tests.cluster.kit import LARGE, Tiers, breach, breach_of_job, until
 from tests.cluster.policies import apply, table
 from tests.cluster.recorder import Recorder
@@ -53,6 +57,26 @@ def installed(cluster: Cluster) -> Cluster:
     """The shared cluster with CRDs and the operator's rights."""
     install(cluster)
     return cluster
+
+
+@pytest.fixture(scope="module")
+def server(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """The API server with our CRDs, to be asked about many objects."""
+    for kind in KINDS:
+        admission.install(cluster, kind.resource.name, "-f", str(CRDS))
+    with ApiServer(cluster.kubeconfig, tmp_path_factory.mktemp("admission")) as api:
+        for kind in KINDS:
+            smallest = kind.accepted["smallest"]
+            wait_until(lambda one=smallest: api.create(one, "default").accepted, f"{kind.resource.plural} to be served")
+        yield api
+
+
+@pytest.fixture(scope="module")
+def shared(cluster: Cluster, server: ApiServer) -> Iterator[str]:
+    """A namespace for questions that leave nothing behind."""
+    name = cluster.create_namespace(f"test-{secrets.token_hex(4)}")
+    yield name
+    cluster.delete_namespace(name)
 
 
 @pytest.fixture(scope="session")

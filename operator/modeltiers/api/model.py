@@ -89,7 +89,7 @@ class Architecture(Model):
         ),
         Rule(
             "!has(self.fullAttentionLayers) || self.fullAttentionLayers <= self.layers",
-            "fullAttentionLayers cannot exceed layers",
+            "fullAttentionLayers must not exceed layers",
         ),
     )
 
@@ -100,8 +100,11 @@ _PLACES = (
 )
 _NO_DOTS = Rule("!self.contains('..')", "source must not contain '..'")
 _SOURCE_RULES = (
-    Rule("self.source.startsWith('hf://') || !has(self.revision)", "revision is for hf:// sources only"),
-    Rule("self.source.startsWith('hf://') || !has(self.tokenSecretRef)", "tokenSecretRef is for hf:// sources only"),
+    Rule("self.source.startsWith('hf://') || !has(self.revision)", "revision is for hf:// sources only: remove it"),
+    Rule(
+        "self.source.startsWith('hf://') || !has(self.tokenSecretRef)",
+        "tokenSecretRef is for hf:// sources only: remove it",
+    ),
     Rule(
         "!self.source.startsWith('pvc://') || has(self.architecture)",
         "a pvc:// model needs architecture: copy the numbers from its config.json",

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from modeltiers import names
 from modeltiers.api.distilljob import DistillJobSpec
 from modeltiers.api.distilljob_asked import TierRef
-from modeltiers.api.model import Weights
-from modeltiers.api.modeltier import ModelTierSpec
-from modeltiers.api.parse import Fault, parse, parse_distill
+from modeltiers.api.parse import Fault, parse_distill
 from modeltiers.api.settings import Settings
 from modeltiers.controllers import claims
 from modeltiers.controllers.canary import CanaryCounts
 from modeltiers.controllers.children import Children, owned
 from modeltiers.controllers.faults import apply_error, raise_for_retry, write_status
+from modeltiers.controllers.orders import Order, Orders, Scene, source_of
 from modeltiers.controllers.routers import Routers, can_be_asked
 from modeltiers.controllers.store import DISTILL, Body, Key, OwnerKey, Store, distill_key, policy_key
 from modeltiers.domain import arrival, conditions
-from modeltiers.domain.catalogue import Catalogue
 from modeltiers.domain.distill import admission
 from modeltiers.domain.distill.following import job_of
 from modeltiers.domain.distill.job import (
@@ -43,60 +41,27 @@ from modeltiers.domain.distill.job import (
 )
 from modeltiers.domain.distill.overview import report_address
 from modeltiers.domain.distill.payback import estimate
-from modeltiers.domain.distill.plan import Plan, Target
 from modeltiers.domain.distill.promotion import LOOK, Counted, Step, TierSeen, promote
 from modeltiers.domain.distill.reasons import COMPLETE, ELSEWHERE
 from modeltiers.domain.distill.stages import Next, Stage, next_stage
 from modeltiers.domain.distill.verdict import Hindrance, JobFacts, columns, judge
-from modeltiers.domain.sizing import NoFit
 from modeltiers.domain.views import PodView
 from modeltiers.kube import errors
 from modeltiers.kube.client import Api
 from modeltiers.kube.events import EventRecorder
 from modeltiers.render.distilljob import (
-    SIGNING_KEY,
-    Engine,
-    model_path,
-    models_of,
     plan_hash,
     render_frame,
     render_job,
-    scrubber_url,
-    source_paths,
 )
 from modeltiers.render.network import Admitted
 from modeltiers.render.owner import Owner
-from modeltiers.render.testbed import SERVED, URL, render_engine
 
 log = logging.getLogger(__name__)
 
 KEPT: Final = ("spend", "payback", "gate", "artifact", "promotion")
 """What a status keeps of stages long past."""
 _NO_ROOM: Final = frozenset({"Unschedulable", "FitsNoAccelerator", "InsufficientQuota", "SchedulingGated"})
-_TESTED: Final = (Stage.EVALUATE_BASE, Stage.EVALUATE_INCUMBENT, Stage.EVALUATE_STUDENT)
-
-
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """One DistillJob as it was read."""
-
-    key: Key
-    body: Body
-    owner: Owner
-    spec: DistillJobSpec
-    status: dict[str, Any]
-    """As it was written last, with what the reports of ended stages add."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Orders:
-    """What the Job of a stage is told and given."""
-
-    plan: Plan
-    models: Mapping[str, Weights] = field(default_factory=dict)
-    engine: Engine | None = None
-    hindrance: Hindrance | None = None
-    """Why it cannot be begun yet."""
 
 
 @dataclass(eq=False)
@@ -106,15 +71,14 @@ class DistillReconciler:
     api: Api
     store: Store
     children: Children
+    orders: Orders
     admitted: Admitted | None
     settings: Settings
-    catalogue: Catalogue
     events: EventRecorder
     routers: Routers
     counts: CanaryCounts
     ring: Callable[[OwnerKey], None]
     now: Callable[[], datetime]
-    see_nodes: bool
 
     async def serve(self, key: Key) -> float | None:
         """Reconcile one job; returns seconds after which to look again by the clock."""
@@ -128,14 +92,14 @@ class DistillReconciler:
             facts = JobFacts(**base, fault=((parsed.path, parsed.message),), known=Known.of(before))
             return await self._report(body, facts, before)
         owner = Owner(key[0], key[1], body["metadata"]["uid"], DISTILL)
-        scene = _Scene(key, body, owner, parsed.spec, before)
+        scene = Scene(key, body, owner, parsed.spec, before)
         refused = admission.refusals(parsed.spec, self.settings)
         if refused:
             facts = JobFacts(**base, refusals=refused, spec=parsed.spec, known=Known.of(before))
             return await self._report(body, facts, before)
         return await self._run(scene, base)
 
-    async def _run(self, scene: _Scene, base: Mapping[str, Any]) -> float | None:
+    async def _run(self, scene: Scene, base: Mapping[str, Any]) -> float | None:
         self._take_reports(scene)
         known = Known.of(scene.status)
         step = next_stage(scene.spec, known.outcomes())
@@ -158,7 +122,7 @@ class DistillReconciler:
 
     # --- what stages said ---------------------------------------------------------------------------------------------
 
-    def _take_reports(self, scene: _Scene) -> None:
+    def _take_reports(self, scene: Scene) -> None:
         """Put what complete Jobs said into the status; one after the other, since each opens the next."""
         while (step := next_stage(scene.spec, Known.of(scene.status).outcomes())) is not None:
             job = self._job(scene, step)
@@ -167,17 +131,17 @@ class DistillReconciler:
                 return
             self._take(scene, report, job)
 
-    def _take(self, scene: _Scene, report: Report, job: JobView) -> None:
+    def _take(self, scene: Scene, report: Report, job: JobView) -> None:
         entry = completed(report, job)
         _put(scene.status, entry)
         scene.status.update(facts_of(report))
         if (artifact := scene.status.get("artifact")) is not None:
-            places = {"source": self._source(scene, Stage.PACKAGE, job.digest)}
+            places = {"source": source_of(scene.spec, Stage.PACKAGE, job.digest)}
             places["report"] = report_address({**scene.body, "status": scene.status})
             artifact.update({name: place for name, place in places.items() if place})
         self.events.record(scene.body, "Normal", "StageComplete", f"{entry['name']}: {entry['summary']}")
 
-    def _job(self, scene: _Scene, step: Next) -> JobView | None:
+    def _job(self, scene: Scene, step: Next) -> JobView | None:
         name = names.stage_job(scene.key[1], step.stage, step.digest)
         body = self.store.child(distill_key(scene.key), "Job", name)
         if body is None or not owned(body, scene.owner.uid):
@@ -191,16 +155,16 @@ class DistillReconciler:
 
     # --- the stage to run ---------------------------------------------------------------------------------------------
 
-    async def _serve_stage(self, scene: _Scene, step: Next, facts: JobFacts) -> tuple[JobFacts, errors.ApiFault | None]:
+    async def _serve_stage(self, scene: Scene, step: Next, facts: JobFacts) -> tuple[JobFacts, errors.ApiFault | None]:
         job = self._job(scene, step)
         pods = self._pods(scene.key, job)
         facts = replace(facts, job=job, pods=pods, report=report_of(pods))
-        orders = self._orders(scene, step)
+        order = self.orders.of(scene, step)
         running = job is not None and not job.failure
         if not running:
             found = admission.hindrance(scene.key[1], scene.spec, await self._around(scene))
             elsewhere = self._elsewhere(scene, step) if job is None else None
-            found = found or self._unpaid(scene, step) or orders.hindrance or elsewhere
+            found = found or self._unpaid(scene, step) or order.hindrance or elsewhere
             arriving = arrival.left(scene.body["metadata"].get("creationTimestamp", ""), self.now())
             facts = replace(facts, hindrance=admission.arrives(found, arriving))
         fault: errors.ApiFault | None = None
@@ -209,7 +173,7 @@ class DistillReconciler:
             facts.report,
             pods,
             suspended=scene.spec.suspend,
-            plan=plan_hash(orders.plan),
+            plan=plan_hash(order.plan),
             retry=_retry(scene.body),
             now=self.now(),
         ):
@@ -217,24 +181,24 @@ class DistillReconciler:
             fault = await self.children.delete(distill_key(scene.key), scene.owner, [name])
             facts = replace(facts, job=None)
         elif job is None and facts.hindrance is None and not scene.spec.suspend:
-            fault = await self._start(scene, step, facts.known, orders)
+            fault = await self._start(scene, step, facts.known, order)
         facts = replace(facts, progress=self._progress(scene.key, pods))
         at_work = any(pod.phase == "Running" for pod in pods)
         failed = bool(facts.job and facts.job.failure)
         _put(scene.status, unfinished(step.stage, step.digest, facts.job, running=at_work, failed=failed))
         return facts, fault
 
-    async def _start(self, scene: _Scene, step: Next, known: Known, orders: _Orders) -> errors.ApiFault | None:
+    async def _start(self, scene: Scene, step: Next, known: Known, order: Order) -> errors.ApiFault | None:
         key = distill_key(scene.key)
-        frame = render_frame(scene.owner, orders.plan, self.admitted)
+        frame = render_frame(scene.owner, order.plan, self.admitted)
         job = render_job(
             scene.owner,
-            orders.plan,
+            order.plan,
             step,
             known.outcomes(),
             self.settings,
-            models=orders.models,
-            engine=orders.engine,
+            models=order.models,
+            engine=order.engine,
             retry=_retry(scene.body),
         )
         fault, _ = await self.children.write(key, scene.owner, [*frame, job])
@@ -245,7 +209,7 @@ class DistillReconciler:
 
     # --- what stands in its way ---------------------------------------------------------------------------------------
 
-    async def _around(self, scene: _Scene) -> admission.Around:
+    async def _around(self, scene: Scene) -> admission.Around:
         spec, namespace = scene.spec, scene.key[0]
         name = spec.store.claim_name
         found = await claims.look(self.api, namespace, name) if name else claims.Found()
@@ -255,10 +219,10 @@ class DistillReconciler:
             _goes_to(spec),
             spec.judge and spec.judge.tier_ref,
         )
-        teacher, evaluation, promotion, judge = (self._tier(namespace, ref.name) if ref else None for ref in refs)
+        teacher, evaluation, promotion, judge = (self.orders.tier(namespace, ref.name) if ref else None for ref in refs)
         return admission.Around(teacher, evaluation, promotion, found.claim, found.missing, judge)
 
-    def _elsewhere(self, scene: _Scene, step: Next) -> Hindrance | None:
+    def _elsewhere(self, scene: Scene, step: Next) -> Hindrance | None:
         """Whether another job of the namespace does this very stage in the same store: both would write there."""
         store = scene.spec.store
         for key in [key for key in self.store.distills if key[0] == scene.key[0] and key != scene.key]:
@@ -273,7 +237,7 @@ class DistillReconciler:
                 return Hindrance(ELSEWHERE, said, passes=True)
         return None
 
-    def _unpaid(self, scene: _Scene, step: Next) -> Hindrance | None:
+    def _unpaid(self, scene: Scene, step: Next) -> Hindrance | None:
         """Say when the student pays back, before it is trained; and why it is not, where that takes too long."""
         traffic = scene.spec.budget.traffic if scene.spec.budget else None
         if step.stage is not Stage.TRAIN:
@@ -282,98 +246,14 @@ class DistillReconciler:
             scene.status.pop("payback", None)
             return None
         refs = (scene.spec.teacher.tier_ref, _goes_to(scene.spec))
-        tiers = [self._tier(scene.key[0], ref.name) if ref else None for ref in refs]
+        tiers = [self.orders.tier(scene.key[0], ref.name) if ref else None for ref in refs]
         found = estimate(scene.spec, traffic, scene.status.get("spend"), *tiers)
         scene.status["payback"] = found.status
         return admission.too_long(scene.spec, found)
 
-    # --- whom it asks -------------------------------------------------------------------------------------------------
-
-    def _orders(self, scene: _Scene, step: Next) -> _Orders:
-        """What the Job of a stage is told and given, and why it cannot be begun yet."""
-        spec = scene.spec
-        hook = scrubber_url(spec, self.settings)
-        teacher, judge = self._asked(scene)
-        plan = Plan(
-            job=scene.key[1],
-            spec=spec,
-            teacher=teacher.target,
-            judge=judge.target,
-            sources=source_paths(spec),
-            scrubber=hook,
-        )
-        if (hindered := admission.not_asked(step.stage, spec, teacher, judge)) is not None:
-            return _Orders(plan, hindrance=hindered)
-        models = models_of(spec, step.stage, self._teachers_weights(scene))
-        plan = plan.model_copy(update={"models": {role: model_path(role, one) for role, one in models.items()}})
-        if step.stage is Stage.PACKAGE and self.settings.distill.signing_key:
-            plan = plan.model_copy(update={"signing_key_file": f"{SIGNING_KEY}/key"})
-        if step.stage not in _TESTED:
-            return _Orders(plan, models)
-        engine = self._engine(scene, step)
-        if isinstance(engine, Hindrance):
-            return _Orders(plan, models, hindrance=engine)
-        served = Target(base_url=URL, model=SERVED, root=engine.serves)
-        return _Orders(plan.model_copy(update={"engine": served}), models, engine)
-
-    def _teachers_weights(self, scene: _Scene) -> Weights | None:
-        """Those that a tier of this cluster serves as they lie; nothing of a student or an API."""
-        ref = scene.spec.teacher.tier_ref
-        tier = self._tier(scene.key[0], ref.name) if ref else None
-        return tier[0].model if tier and job_of(tier[0]) is None else None
-
-    def _asked(self, scene: _Scene) -> tuple[admission.Reach, admission.Reach]:
-        """Where teacher and judge are asked."""
-        spec, namespace = scene.spec, scene.key[0]
-        refs = (spec.teacher.tier_ref, spec.judge.tier_ref if spec.judge else None)
-        teacher, judge = (self._tier(namespace, ref.name) if ref else None for ref in refs)
-        return (
-            admission.teacher_of(spec, teacher, namespace, self.settings),
-            admission.judge_of(spec, judge, namespace, self.settings),
-        )
-
-    def _tier(self, namespace: str, name: str) -> tuple[ModelTierSpec, Mapping[str, Any]] | None:
-        body = self.store.tier((namespace, name))
-        parsed = parse(body) if body is not None else None
-        if body is None or parsed is None or isinstance(parsed, Fault):
-            return None
-        return parsed.spec, body.get("status") or {}
-
-    def _engine(self, scene: _Scene, step: Next) -> Engine | Hindrance:
-        spec = scene.spec
-        ref = (spec.evaluation and spec.evaluation.tier_ref) or (spec.promotion and spec.promotion.tier_ref)
-        assert ref, "the schema wants one of them"
-        tier = self._tier(scene.key[0], ref.name)
-        if tier is None or tier[0].model is None:
-            said = f"there is no ModelTier {ref.name} that this cluster serves: its engine tests the student"
-            return Hindrance("TierNotFound", said, passes=False)
-        nodes = tuple(self.store.nodes.values()) if self.see_nodes else None
-        found = render_engine(tier[0], self._weights(scene, step), self.catalogue, nodes, self.settings)
-        return Hindrance("DoesNotFit", found.message, passes=False) if isinstance(found, NoFit) else found
-
-    def _weights(self, scene: _Scene, step: Next) -> Weights:
-        """The weights of the model under test."""
-        spec = scene.spec
-        if step.stage is Stage.EVALUATE_BASE:
-            return spec.student.base
-        if step.stage is Stage.EVALUATE_INCUMBENT:
-            assert spec.promotion is not None, "without it the stage takes no part"
-            assert spec.promotion.incumbent is not None, "likewise"
-            return spec.promotion.incumbent
-        if spec.student.trained is not None:
-            return spec.student.trained
-        trained = Known.of(scene.status).outcomes()[Stage.TRAIN]
-        source = self._source(scene, Stage.TRAIN, trained.digest)
-        return spec.student.base.model_copy(update={"source": source, "revision": None, "token_secret_ref": None})
-
-    def _source(self, scene: _Scene, stage: Stage, digest: str) -> str | None:
-        """Where a stage left weights, as a tier would name them; None in a store that pods cannot mount."""
-        claim = scene.spec.store.claim_name
-        return f"pvc://{claim}/stages/{stage.value}/{digest}/model" if claim else None
-
     # --- promotion ----------------------------------------------------------------------------------------------------
 
-    def _promote(self, scene: _Scene, facts: JobFacts) -> JobFacts:
+    def _promote(self, scene: Scene, facts: JobFacts) -> JobFacts:
         """Lead a packaged student into its tier, a step at most; the tier's own reconcile does what the status says."""
         wanted = scene.spec.promotion
         artifact = scene.status.get("artifact")
@@ -390,9 +270,9 @@ class DistillReconciler:
             scene.status["promotion"] = dict(step.status)
         return replace(facts, promotion=step)
 
-    def _tier_seen(self, scene: _Scene, name: str, before: Mapping[str, Any]) -> TierSeen:
+    def _tier_seen(self, scene: Scene, name: str, before: Mapping[str, Any]) -> TierSeen:
         key = (scene.key[0], name)
-        found = self._tier(*key)
+        found = self.orders.tier(*key)
         if found is None:
             return TierSeen(name, job=scene.key[1], found=False)
         spec, status = found

@@ -32,6 +32,7 @@ from modeltiers.controllers.external import ExternalProbe
 from modeltiers.controllers.gateway import Gateways
 from modeltiers.controllers.hopkey import HopKeys
 from modeltiers.controllers.modeltier import KIND, TierReconciler
+from modeltiers.controllers.orders import Orders
 from modeltiers.controllers.prerequisites import Prerequisites
 from modeltiers.controllers.routers import Routers
 from modeltiers.controllers.routingpolicy import PolicyReconciler
@@ -130,15 +131,14 @@ class Operator:
             api=self.api,
             store=self.store,
             children=children,
+            orders=Orders(self.store, self.settings, self.tiers.catalogue, self.see_nodes),
             admitted=who,
             settings=self.settings,
-            catalogue=self.tiers.catalogue,
             events=self.events,
             routers=self.routers,
             counts=CanaryCounts(self.store, self.routers),
             ring=self.queue.ring,
             now=_now,
-            see_nodes=self.see_nodes,
         )
 
     def leading(self) -> bool:

@@ -135,7 +135,7 @@ def incomplete(architecture: Architecture) -> str | None:
     if a.dense_first_layers and a.intermediate_size is None:
         return f"denseFirstLayers is {a.dense_first_layers}, so intermediateSize is needed"
     if (a.dense_first_layers or 0) > a.layers:
-        return f"denseFirstLayers ({a.dense_first_layers}) cannot exceed layers ({a.layers})"
+        return f"denseFirstLayers ({a.dense_first_layers}) must not exceed layers ({a.layers})"
     return _incomplete_attention(a)
 
 
@@ -148,7 +148,7 @@ def _incomplete_attention(a: Architecture) -> str | None:
         if not a.sliding_window or a.full_attention_layers is None:
             return "attention SlidingAndFull needs slidingWindow and fullAttentionLayers"
         if a.full_attention_layers > a.layers:
-            return f"fullAttentionLayers ({a.full_attention_layers}) cannot exceed layers ({a.layers})"
+            return f"fullAttentionLayers ({a.full_attention_layers}) must not exceed layers ({a.layers})"
     return None
 
 
