@@ -247,7 +247,8 @@ spec: {{policyName: {namespace}, validationActions: [Deny]}}
 async def test_questions(api: Api) -> None:
     """What is served, and by what version."""
     assert (await api.version())["gitVersion"].startswith("v1.")
-    assert await api.served(KINDS["Deployment"])
+    asked = [KINDS[kind] for kind in ("Deployment", "InferencePool", "ConfigMap")]
+    assert await api.served(asked) == {KINDS["Deployment"], KINDS["ConfigMap"]}
 
 
 async def test_an_event_is_told_and_counted_up(api: Api, namespace: str, cluster: Cluster) -> None:

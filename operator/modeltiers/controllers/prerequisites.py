@@ -53,7 +53,7 @@ class Prerequisites:
         """Ask the cluster; False when it does not answer or is too old."""
         try:
             old = too_old(str((await self._api.version()).get("gitVersion")))
-            served = frozenset() if old else frozenset(await self._ask())
+            served = frozenset() if old else await self._ask()
         except errors.ApiFault as fault:
             self._say(f"the API server does not say what it serves: {fault}")
             return False
@@ -61,8 +61,9 @@ class Prerequisites:
         self._say(old or self._missing())
         return old is None
 
-    async def _ask(self) -> list[str]:
-        return [kind for kind in (self._first, *self._others) if await self._api.served(KINDS[kind])]
+    async def _ask(self) -> frozenset[str]:
+        served = await self._api.served(KINDS[kind] for kind in (self._first, *self._others))
+        return frozenset(kind.kind for kind in served)
 
     def _missing(self) -> str | None:
         missing = [kind for kind in (self._first, *self._others) if kind not in self.served]

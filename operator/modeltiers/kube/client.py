@@ -154,13 +154,19 @@ class Api:
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
-    async def served(self, kind: Kind) -> bool:
-        """Whether the server knows this kind: false as long as its CustomResourceDefinition is not there."""
+    async def served(self, kinds: Iterable[Kind]) -> frozenset[Kind]:
+        """Those of the kinds that the server knows; not those whose CustomResourceDefinition is not there."""
+        wanted = list(kinds)
+        known = {root: await self._plurals(kind) for root, kind in {kind.root: kind for kind in wanted}.items()}
+        return frozenset(kind for kind in wanted if kind.plural in known[kind.root])
+
+    async def _plurals(self, kind: Kind) -> frozenset[str]:
+        """What is served beside a kind, by its plural name."""
         try:
             listed = await self._send("discover", Ref(kind, "", ""), kind.root, None, accept=JSON)
         except errors.NotFound:
-            return False
-        return any(item.get("name") == kind.plural for item in listed.get("resources") or ())
+            return frozenset()
+        return frozenset(str(item.get("name")) for item in listed.get("resources") or ())
 
     async def version(self) -> dict[str, Any]:
         """What the server says of itself: `gitVersion`, `major`, `minor` and more."""
