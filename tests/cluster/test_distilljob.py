@@ -519,3 +519,42 @@ def test_training_waits_for_a_payback_that_is_soon_enough(distill: Distill) -> N
     distill.job(Stage.TRAIN)
     distill.until("Stalled", "False", "NotStalled")
     assert distill.status["payback"]["how"].startswith("3 days = ")
+
+
+def test_a_stage_whose_pods_are_refused_says_why_and_takes_another_size(distill: Distill) -> None:
+    most = {"type": "Container", "max": {"memory": "96Mi"}}
+    limits = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "few"}, "spec": {"limits": [most]}}
+    distill.tiers.create(limits)
+    distill.apply()
+    said = distill.until("Stalled", "True", "LimitRangeViolated")
+    assert "Snapshot: pods of Job" in said
+    assert "maximum memory usage per Container is 96Mi" in said
+    assert "spec.scheduling.work" in said
+    distill.apply(scheduling={"nodeSelector": NOWHERE, "work": {"memory": "64Mi"}})
+    job = distill.job(Stage.SNAPSHOT)  # another, with a pod
+    assert job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] == "64Mi"
+    distill.until("Reconciling", "True", "StageRunning")
+    assert distill.condition("Stalled")[0] == "False"
+
+
+def test_a_quota_is_said_and_waited_for(distill: Distill) -> None:
+    hard = {"hard": {"count/pods": "0"}}
+    distill.tiers.create({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": hard})
+    distill.apply()
+    assert "a ResourceQuota of the namespace does not allow it" in distill.until("Stalled", "True", "QuotaExceeded")
+    distill.kubectl("delete", "resourcequota", "none")
+    distill.job(Stage.SNAPSHOT)
+    distill.until("Reconciling", "True", "StageRunning")
+
+
+def test_what_has_begun_is_not_made_anew(distill: Distill) -> None:
+    distill.apply()
+    before = distill.job(Stage.SNAPSHOT)  # its pod runs, as its kubelet would say
+    pod = distill.pods(before)[0]
+    running = {"name": "stage", "image": "i", "imageID": "", "ready": True, "restartCount": 0}
+    running["state"] = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+    distill._play(pod, {"containerStatuses": [running]})
+    distill.apply(scheduling={"nodeSelector": NOWHERE, "work": {"memory": "64Mi"}})
+    distill.until("Reconciling", "True", "StageRunning")
+    until(lambda: distill.status.get("observedGeneration") == 2, "the new spec to be looked at")
+    assert distill.job(Stage.SNAPSHOT)["metadata"]["uid"] == before["metadata"]["uid"]

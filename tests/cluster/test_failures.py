@@ -156,6 +156,17 @@ def test_a_quota(tiers: Tiers) -> None:
     tiers.ready("x", timeout=60)
 
 
+def test_a_limit_range(tiers: Tiers) -> None:
+    most = {"type": "Container", "max": {"memory": "1Gi"}}
+    tiers.create({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"}, "spec": {"limits": [most]}})
+    tiers.apply("x")
+    message = tiers.reasoned("x", "Stalled", "True", "LimitRangeViolated")
+    assert "maximum memory usage per Container is 1Gi" in message
+    assert "spec.serving.resources" in message
+    tiers.kubectl("delete", "limitrange", "small")
+    tiers.ready("x", timeout=60)
+
+
 FOREIGN: dict[str, dict[str, Any]] = {
     "Service": {"spec": {"ports": [{"port": 1234}]}},
     "ConfigMap": {"metadata": {"name": "x-table"}, "data": {"theirs": "1"}},

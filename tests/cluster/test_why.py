@@ -177,6 +177,13 @@ def test_a_quota(tiers: Tiers, terminal: Terminal) -> None:
     )
 
 
+def test_a_limit_range(tiers: Tiers, terminal: Terminal) -> None:
+    most = {"type": "Container", "max": {"memory": "1Gi"}}
+    tiers.create({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"}, "spec": {"limits": [most]}})
+    tiers.apply("x")
+    why(terminal, "mt/x", says="a LimitRange of the namespace does not allow it", then="kubectl describe limitrange")
+
+
 def test_a_claim_that_is_missing_and_one_that_waits_for_a_class(tiers: Tiers, terminal: Terminal) -> None:
     tiers.apply("x", serving={"cache": {"claimName": "weights"}})
     why(terminal, "mt/x", says="PersistentVolumeClaim weights", then="kubectl get pvc")
@@ -262,7 +269,16 @@ def test_a_distillation_from_one_hindrance_to_the_next(tiers: Tiers, terminal: T
     told = why(terminal, "dj/arithmetic", says="later", then="kubectl get pvc")
     assert "PersistentVolumeClaim later" in told
     tiers.kubectl("delete", "dj", "arithmetic")
+    none = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "none"},
+        "spec": {"hard": {"count/pods": "0"}},
+    }
+    tiers.create(none)
     distill.apply()
+    why(terminal, "dj/arithmetic", says="a ResourceQuota", then="kubectl describe resourcequota")
+    tiers.kubectl("delete", "resourcequota", "none")
     why(
         terminal,
         "dj/arithmetic",

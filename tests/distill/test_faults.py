@@ -175,8 +175,8 @@ def test_a_withheld_answer_is_refused(job: Job) -> None:
         ({"status": 403}, "KeyRefused", "spec.teacher.keyRef"),
         ({"status": 404, "message": "The model does not exist"}, "ModelUnknown", "spec.teacher"),
         ({"status": 302, "headers": {"Location": "http://127.0.0.1:9/"}}, "TeacherMoved", "spec.teacher"),
-        ({"status": 402}, "QuotaExceeded", "spec.teacher"),
-        ({"status": 429, "message": "insufficient_quota: see billing"}, "QuotaExceeded", "spec.teacher"),
+        ({"status": 402}, "AccountExhausted", "spec.teacher"),
+        ({"status": 429, "message": "insufficient_quota: see billing"}, "AccountExhausted", "spec.teacher"),
     ],
 )
 def test_what_no_second_try_can_help_stops_at_once(

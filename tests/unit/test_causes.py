@@ -194,7 +194,15 @@ CASES: list[Case] = [
         True,
         ("too big",),
     ),
-    ("AdmissionDenied", facts(deployment=failing("maximum cpu usage per Container is 1")), True, ("maximum cpu",)),
+    *(
+        ("LimitRangeViolated", facts(deployment=failing(f'pods "x" is forbidden: {said}')), True, (said, "LimitRange"))
+        for said in (
+            "maximum memory usage per Container is 1Gi, but limit is 3Gi",
+            "minimum cpu usage per Pod is 2, but request is 300m",
+            "cpu max limit to request ratio per Container is 2, but provided ratio is 4.000000",
+        )
+    ),
+    ("AdmissionDenied", facts(deployment=failing('pods "x" is forbidden: odd words')), True, ("odd words",)),
     ("WebhookUnavailable", error('failed calling webhook "p": connection refused', code=500), False, ("webhook",)),
     (
         "NamespaceTerminating",

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from modeltiers.domain.distill.job import JobView, Report, is_over
-from modeltiers.domain.views import PodView
+from modeltiers.domain.distill.job import JobView, Report, is_over, refusal_in
+from modeltiers.domain.views import ContainerView, PodView
 
 NOW = datetime(2026, 11, 27, 12, 0, 0, tzinfo=UTC)
 JOB = JobView("job", "uid", digest="d", plan="p", retry="", ended="2026-11-27T11:00:00Z")
@@ -18,11 +18,18 @@ GIVEN_UP = {"failure": "BackoffLimitExceeded: too often"}
 
 
 def over(
-    job: dict[str, Any], report: Report | None = None, *phases: str, suspended: bool = False, plan: str = "p"
+    job: dict[str, Any],
+    report: Report | None = None,
+    *phases: str,
+    suspended: bool = False,
+    plan: str = "p",
+    wanted: str | None = None,
+    began: str = "",
 ) -> bool:
     seen = JobView(**{**{name: getattr(JOB, name) for name in JobView.__slots__}, **job})
-    pods = [PodView(str(number), phase=phase) for number, phase in enumerate(phases)]
-    return is_over(seen, report, pods, suspended=suspended, plan=plan, retry="", now=NOW)
+    inside = (ContainerView("stage", running_since=began),)
+    pods = [PodView(str(number), phase=phase, containers=inside) for number, phase in enumerate(phases)]
+    return is_over(seen, report, pods, suspended=suspended, plan=plan, retry="", wanted=wanted, now=NOW)
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Running"])
@@ -58,3 +65,28 @@ def test_a_failed_job_goes_once_its_plan_is_another_or_it_is_to_be_retried() -> 
     assert over(GIVEN_UP, None, "Failed", plan="another")
     assert over({**GIVEN_UP, "retry": "then"}, None, "Failed")
     assert not over({}, None, "Running")
+
+
+def test_a_job_of_which_nothing_has_begun_is_made_anew_when_it_would_be_another() -> None:
+    waits = {"applied": "old", "active": 1}
+    assert over(waits, None, wanted="new")
+    assert over(waits, None, "Pending", wanted="new")
+    assert not over(waits, None, "Pending", wanted="old")
+    assert not over(waits, None, "Pending", wanted=None)  # what it would be is not known
+    assert not over({"active": 1}, None, "Pending", wanted="new")  # made by a version that noted nothing
+    assert not over(waits, None, "Running", wanted="new", began="2026-11-27T11:59:00Z")
+    assert not over(waits, None, "Pending", wanted="new", began="2026-11-27T11:59:00Z")  # an init container works
+
+
+def event(reason: str, at: str, **more: Any) -> dict[str, Any]:
+    return {"reason": reason, "message": f"{reason} at {at}", "lastTimestamp": at, **more}
+
+
+def test_the_last_word_of_a_jobs_controller_counts() -> None:
+    refused, made = event("FailedCreate", "2026-11-27T11:00:00Z"), event("SuccessfulCreate", "2026-11-27T11:00:05Z")
+    assert refusal_in([]) == ""
+    assert refusal_in([refused]) == "FailedCreate at 2026-11-27T11:00:00Z"
+    assert refusal_in([made, refused]) == ""
+    again = {**refused, "lastTimestamp": None, "series": {"lastObservedTime": "2026-11-27T11:00:09.000001Z"}}
+    assert refusal_in([made, again]) == refused["message"]
+    assert refusal_in([made, {**refused, "lastTimestamp": None}]) == ""

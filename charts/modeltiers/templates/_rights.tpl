@@ -214,6 +214,12 @@
   - apiGroups:
       - ''
     resources:
+      - events
+    verbs:
+      - list
+  - apiGroups:
+      - ''
+    resources:
       - secrets
     resourceNames:
       - modeltiers-hop

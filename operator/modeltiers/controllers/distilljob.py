@@ -17,7 +17,7 @@ from modeltiers.api.distilljob import DistillJobSpec
 from modeltiers.api.distilljob_asked import TierRef
 from modeltiers.api.parse import Fault, parse_distill
 from modeltiers.api.settings import Settings
-from modeltiers.controllers import claims
+from modeltiers.controllers import claims, refusals
 from modeltiers.controllers.canary import CanaryCounts
 from modeltiers.controllers.children import Children, owned
 from modeltiers.controllers.faults import apply_error, raise_for_retry, write_status
@@ -56,12 +56,13 @@ from modeltiers.render.distilljob import (
 )
 from modeltiers.render.network import Admitted
 from modeltiers.render.owner import Owner
+from modeltiers.render.parts import Manifest
 
 log = logging.getLogger(__name__)
 
 KEPT: Final = ("spend", "payback", "gate", "artifact", "promotion")
 """What a status keeps of stages long past."""
-_NO_ROOM: Final = frozenset({"Unschedulable", "FitsNoAccelerator", "InsufficientQuota", "SchedulingGated"})
+_NO_ROOM: Final = frozenset({"Unschedulable", "FitsNoAccelerator", "QuotaExceeded", "SchedulingGated"})
 
 
 @dataclass(eq=False)
@@ -159,7 +160,10 @@ class DistillReconciler:
         job = self._job(scene, step)
         pods = self._pods(scene.key, job)
         facts = replace(facts, job=job, pods=pods, report=report_of(pods))
+        if job is not None and job.awaits_pods and not pods:
+            facts = replace(facts, refused=await refusals.look(self.api, scene.key[0], job))
         order = self.orders.of(scene, step)
+        wanted = self._render(scene, step, facts.known, order) if order.hindrance is None else None
         running = job is not None and not job.failure
         if not running:
             found = admission.hindrance(scene.key[1], scene.spec, await self._around(scene))
@@ -175,23 +179,22 @@ class DistillReconciler:
             suspended=scene.spec.suspend,
             plan=plan_hash(order.plan),
             retry=_retry(scene.body),
+            wanted=JobView.of(wanted).applied if wanted else None,
             now=self.now(),
         ):
             name = ("Job", job.name)
             fault = await self.children.delete(distill_key(scene.key), scene.owner, [name])
             facts = replace(facts, job=None)
-        elif job is None and facts.hindrance is None and not scene.spec.suspend:
-            fault = await self._start(scene, step, facts.known, order)
+        elif job is None and wanted is not None and facts.hindrance is None and not scene.spec.suspend:
+            fault = await self._start(scene, order, wanted)
         facts = replace(facts, progress=self._progress(scene.key, pods))
         at_work = any(pod.phase == "Running" for pod in pods)
         failed = bool(facts.job and facts.job.failure)
         _put(scene.status, unfinished(step.stage, step.digest, facts.job, running=at_work, failed=failed))
         return facts, fault
 
-    async def _start(self, scene: Scene, step: Next, known: Known, order: Order) -> errors.ApiFault | None:
-        key = distill_key(scene.key)
-        frame = render_frame(scene.owner, order.plan, self.admitted)
-        job = render_job(
+    def _render(self, scene: Scene, step: Next, known: Known, order: Order) -> Manifest:
+        return render_job(
             scene.owner,
             order.plan,
             step,
@@ -201,6 +204,10 @@ class DistillReconciler:
             engine=order.engine,
             retry=_retry(scene.body),
         )
+
+    async def _start(self, scene: Scene, order: Order, job: Manifest) -> errors.ApiFault | None:
+        key = distill_key(scene.key)
+        frame = render_frame(scene.owner, order.plan, self.admitted)
         fault, _ = await self.children.write(key, scene.owner, [*frame, job])
         if self.admitted is None and fault is None:  # the administrator wants none any more
             old = [("NetworkPolicy", names.distill_account(scene.key[1]))]
@@ -351,6 +358,8 @@ class DistillReconciler:
             return LOOK
         if facts.job is not None and is_mute(facts.job, facts.report, facts.pods):
             return MUTE_PAUSE
+        if facts.job is not None and facts.job.awaits_pods and not facts.pods:
+            return refusals.RECHECK
         moving = conditions.by_type(judged)[conditions.RECONCILING]["status"] == "True"
         return float(self.settings.distill.progress_seconds) if moving and facts.pods else None
 

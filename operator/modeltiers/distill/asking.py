@@ -256,7 +256,7 @@ def stopped_by(asked: Asked, failure: Failure) -> StageFault:
             way = f"redirects are not followed: write the final address in {where}"
             return BadData(f"{asked.who}: {why}: {way}", reason=f"{asked.role}Moved", field=where)
         case Kind.QUOTA:
-            return BadData(f"{asked.who}: {why}: raise the account's limit", reason="QuotaExceeded", field=where)
+            return BadData(f"{asked.who}: {why}: raise the account's limit", reason="AccountExhausted", field=where)
         case Kind.UNTRUSTED:
             return BadData(f"{asked.who}: {why}: look at {where}", reason="CertificateUntrusted", field=where)
         case _:

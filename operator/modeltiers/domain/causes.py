@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from modeltiers.domain import conditions, pod_causes
@@ -65,7 +66,7 @@ def write_failed(scene: Scene) -> Cause | None:
             or "it belongs to somebody else; delete or rename it, or give the tier another name"
         )
         return Cause("NameConflict", f"{where}: the name is taken: {what}", FAILING)
-    return _refused_by_server(where, error.message, _word_of(error))
+    return refused_by_server(where, error.message, _word_of(error))
 
 
 def pods_cannot_be_created(scene: Scene) -> Cause | None:
@@ -74,7 +75,7 @@ def pods_cannot_be_created(scene: Scene) -> Cause | None:
     failure = deployment.condition("ReplicaFailure") if deployment else None
     if deployment is None or failure is None or failure.status != "True":
         return None
-    return _refused_by_server(
+    return refused_by_server(
         f"pods of Deployment {scene.facts.namespace}/{deployment.name}", failure.message, "AdmissionDenied"
     )
 
@@ -108,6 +109,12 @@ _REFUSALS: Final = (
         re.compile(r"(?:exceeded|failed) quota: |insufficient quota to match"),
         "a ResourceQuota of the namespace does not allow it",
         "raise the quota, free some of it, or lower spec.replicas",
+    ),
+    _Refusal(
+        "LimitRangeViolated",
+        re.compile(r"(?:maximum|minimum) \S+ usage per \w+ is |\S+ max limit to request ratio per \w+ is "),
+        "a LimitRange of the namespace does not allow it",
+        "set spec.serving.resources or spec.serving.router within it, or have the range changed",
     ),
     _Refusal(
         "PodSecurityViolation",
@@ -151,10 +158,11 @@ _REFUSALS: Final = (
 )
 # For words that no pattern knows: what the fault's class says, or else the status code.
 _BY_WORD: Final[Mapping[str, tuple[str, str, Severity]]] = {
-    "NamespaceTerminating": (_REFUSALS[0].what, _REFUSALS[0].way_out, FAILING),
-    "QuotaExceeded": (_REFUSALS[1].what, _REFUSALS[1].way_out, FAILING),
-    "PodSecurityViolation": (_REFUSALS[2].what, _REFUSALS[2].way_out, FAILING),
-    "AdmissionDenied": (_REFUSALS[-1].what, _REFUSALS[-1].way_out, FAILING),
+    **{
+        one.reason: (one.what, one.way_out, FAILING)
+        for one in _REFUSALS
+        if one.reason in ("NamespaceTerminating", "QuotaExceeded", "PodSecurityViolation", "AdmissionDenied")
+    },
     "Forbidden": (
         "the operator may not write it",
         "grant its ServiceAccount that right: the chart's RBAC has it",
@@ -179,7 +187,11 @@ def _word_of(error: ApplyError) -> str:
     return error.reason if error.reason in _BY_WORD else _BY_CODE.get(error.code, "ApiUnavailable")
 
 
-def _refused_by_server(where: str, text: str, word: str) -> Cause:
+def refused_by_server(where: str, text: str, word: str, ways_out: Mapping[str, str] = MappingProxyType({})) -> Cause:
+    """Why the API server, or something before its storage, said no with this text.
+
+    `word` is the reason where no pattern knows the text; `ways_out` are others than a tier's, by reason.
+    """
     said = quote(text)
     if denied := _RBAC.search(text):
         resource = f"{denied['resource']}.{denied['group']}" if denied["group"] else denied["resource"]
@@ -188,9 +200,10 @@ def _refused_by_server(where: str, text: str, word: str) -> Cause:
         return Cause("Forbidden", told(where, who, said, way_out), FAILING)
     for known in _REFUSALS:
         if known.pattern.search(text):
-            return Cause(known.reason, told(where, known.what, said, known.way_out), known.severity)
+            way_out = ways_out.get(known.reason, known.way_out)
+            return Cause(known.reason, told(where, known.what, said, way_out), known.severity)
     what, way_out, severity = _BY_WORD[word]
-    return Cause(word, told(where, what, said, way_out), severity)
+    return Cause(word, told(where, what, said, ways_out.get(word, way_out)), severity)
 
 
 SPEC: Final[tuple[Check, ...]] = (spec_is_invalid, spec_is_not_allowed, job_is_not_there)

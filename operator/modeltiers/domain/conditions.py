@@ -261,12 +261,18 @@ _CLUSTER_REASONS: Final = (
     ),
     Reason("QuotaExceeded", STALLED, "A ResourceQuota does not allow it.", "Raise the quota or lower spec.replicas."),
     Reason(
+        "LimitRangeViolated",
+        STALLED,
+        "A LimitRange of the namespace does not allow what a container asks for.",
+        "Set it within the range, or have the range changed.",
+    ),
+    Reason(
         "PodSecurityViolation",
         STALLED,
         "The namespace's Pod Security level forbids the pods.",
         "Change the profile or the level.",
     ),
-    Reason("AdmissionDenied", STALLED, "A webhook, policy or limit range refuses it.", "Do what its message asks for."),
+    Reason("AdmissionDenied", STALLED, "A webhook or policy refuses it.", "Do what its message asks for."),
     Reason("WebhookUnavailable", STALLED, "An admission webhook does not answer.", "Repair or remove the webhook."),
     Reason("NamespaceTerminating", STALLED, "The namespace is being deleted.", "Create the tier in another namespace."),
     Reason(

@@ -87,7 +87,7 @@ def render_job(
     engine: Engine | None = None,
     retry: str = "",
 ) -> Manifest:
-    """The Job of a stage; `models` as `models_of` has them."""
+    """The Job of a stage, sealed; `models` as `models_of` has them."""
     spec = plan.spec
     how = spec.scheduling or JobScheduling()
     labels = {**names.distill_labels(owner.name), names.LABEL_STAGE: step.stage.value}
@@ -99,7 +99,7 @@ def render_job(
     }
     if how.queue_name:
         metadata["labels"] = {**metadata["labels"], names.LABEL_QUEUE: how.queue_name}
-    return {
+    job: Manifest = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": metadata,
@@ -130,6 +130,7 @@ def render_job(
             },
         },
     }
+    return sealed(job)
 
 
 def _pod(

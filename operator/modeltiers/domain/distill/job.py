@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from modeltiers import names
@@ -28,6 +28,8 @@ class JobView:
     digest: str
     plan: str
     retry: str
+    applied: str = ""
+    """Hash of what it was made from; empty where it was not noted."""
     active: int = 0
     failed: int = 0
     suspended: bool = False
@@ -50,6 +52,7 @@ class JobView:
             digest=notes.get(names.ANNOTATION_DIGEST, ""),
             plan=notes.get(names.ANNOTATION_PLAN, ""),
             retry=notes.get(names.ANNOTATION_RETRY, ""),
+            applied=notes.get(names.ANNOTATION_APPLIED, ""),
             active=status.get("active") or 0,
             failed=status.get("failed") or 0,
             suspended="Suspended" in said,
@@ -58,6 +61,11 @@ class JobView:
             started=status.get("startTime") or "",
             ended=status.get("completionTime") or "",
         )
+
+    @property
+    def awaits_pods(self) -> bool:
+        """Whether its controller has a pod to make for it, or has made one that is not over."""
+        return not (self.complete or self.failure or self.suspended)
 
     @property
     def attempts(self) -> int:
@@ -108,6 +116,23 @@ def is_mute(job: JobView, report: Report | None, pods: Sequence[PodView]) -> boo
     return all(pod.phase in _ENDED for pod in pods)
 
 
+def refusal_in(events: Iterable[Mapping[str, Any]]) -> str:
+    """Why a Job's controller could not make its pod, of all core/v1 Events about the Job; empty where it last could."""
+    newest = max(events, key=_seen_last, default=None)
+    return str(newest.get("message", "")) if newest is not None and newest.get("reason") == "FailedCreate" else ""
+
+
+def _seen_last(event: Mapping[str, Any]) -> datetime:
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    return next(filter(None, map(instant, filter(None, times))), datetime.min.replace(tzinfo=UTC))
+
+
+def has_begun(pods: Iterable[PodView]) -> bool:
+    """Whether any container of these pods runs or ran."""
+    return any(one.running_since or one.ended or one.last for pod in pods for one in pod.containers)
+
+
 def is_over(
     job: JobView,
     report: Report | None,
@@ -116,11 +141,13 @@ def is_over(
     suspended: bool,
     plan: str,
     retry: str,
+    wanted: str | None,
     now: datetime,
 ) -> bool:
-    """Whether a Job has to go: suspended by the spec, to be tried again, or complete without a word of it.
+    """Whether a Job has to go: suspended by the spec, to be tried again, not begun and outdated, or without a word.
 
-    The last is not done at once: what hides the word of one pod may hide that of the next.
+    `wanted` is what `applied` would be of one made now; None where none can be. The last is not done at once: what
+    hides the word of one pod may hide that of the next.
     """
     if job.complete:
         ended = instant(job.ended)
@@ -128,7 +155,9 @@ def is_over(
         return is_mute(job, report, pods) and rested
     if suspended:
         return not job.failure
-    return bool(job.failure) and (job.plan != plan or job.retry != retry)
+    if job.failure:
+        return job.plan != plan or job.retry != retry
+    return bool(wanted and job.applied and job.applied != wanted) and not has_begun(pods)
 
 
 def _report(text: str) -> Report | None:

@@ -51,7 +51,7 @@ STAGE_REASONS: Final[tuple[Reason, ...]] = (
     Reason("ModelUnknown", conditions.STALLED, "The API that is asked does not know the model or the path.", _RETRY),
     Reason("TeacherMoved", conditions.STALLED, "The API redirects, which is not followed.", _ANOTHER),
     Reason("JudgeMoved", conditions.STALLED, "The judge's API redirects, which is not followed.", _ANOTHER),
-    Reason("QuotaExceeded", conditions.STALLED, "The API's account may not spend more.", _RETRY),
+    Reason("AccountExhausted", conditions.STALLED, "The API's account may not spend more.", _RETRY),
     Reason("CertificateUntrusted", conditions.STALLED, "The API's certificate is signed by nobody known.", _RETRY),
     Reason("NothingAnswered", conditions.STALLED, "No request had an answer of use; the message quotes why.", _RETRY),
     Reason("LedgerDamaged", conditions.STALLED, "The record of what was paid for is not as it was written.", _RETRY),

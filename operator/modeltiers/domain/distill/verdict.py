@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from modeltiers import names
 from modeltiers.api.distilljob import DistillJobSpec
-from modeltiers.domain import conditions, pod_causes
+from modeltiers.domain import causes, conditions, pod_causes
 from modeltiers.domain.conditions import Observation
 from modeltiers.domain.distill.following import TRIED
 from modeltiers.domain.distill.job import BUDGET, MUTE_PAUSE, JobView, Known, Report, is_mute
@@ -18,9 +18,17 @@ from modeltiers.domain.distill.reasons import AWAITING_APPROVAL, COMPLETE, ORDER
 from modeltiers.domain.distill.stages import Next, Stage, stages_of
 from modeltiers.domain.engine_args import Refusal
 from modeltiers.domain.engine_messages import quote
-from modeltiers.domain.facts import WAITING, ApplyError, Scene, TierFacts, find
+from modeltiers.domain.facts import WAITING, ApplyError, Cause, Scene, TierFacts, find
 from modeltiers.domain.views import PodView
 
+_WAYS_OUT: Final = {
+    "NamespaceTerminating": "nothing new can be made in it; create the DistillJob in another namespace",
+    "QuotaExceeded": "raise the quota, free some of it, or lower spec.scheduling.work or spec.scheduling.train",
+    "LimitRangeViolated": "set spec.scheduling.work or spec.scheduling.train within it, or have the range changed",
+    "PodSecurityViolation": "stages run under the restricted level: look for what a webhook adds to their pods",
+    "AdmissionDenied": "change what the policy asks for in spec.scheduling, or have the policy's owner exempt it",
+}
+"""What to do where the pods of a stage are refused."""
 _KNOWN: Final = frozenset(one.name for one in STAGE_REASONS)
 
 
@@ -53,6 +61,8 @@ class JobFacts:
     job: JobView | None = None
     """The Job of that stage, if there is one."""
     pods: tuple[PodView, ...] = ()
+    refused: str = ""
+    """Why that Job has no pod, in its controller's words."""
     report: Report | None = None
     """What the last pod of that stage said at its end."""
     progress: Mapping[str, Any] | None = None
@@ -163,8 +173,7 @@ def _on_the_way(facts: JobFacts, now: datetime) -> _Outcome:
         return _Outcome("ReportMissing", f"{stage}: {said}; it is run again {MUTE_PAUSE:.0f} s after its end")
     if facts.job and facts.job.suspended:
         return _Outcome("StageQueued", f"Job {facts.job.name} is suspended: its queue has not admitted it")
-    scene = Scene.of(_pods(facts), (), now)
-    if (cause := find(scene, pod_causes.CHECKS)) is not None:
+    if (cause := _cause(facts, now)) is not None:
         return _Outcome(cause.reason, f"{stage}: {cause.message}", stalled=cause.severity is not WAITING)
     if any(pod.phase == "Running" for pod in facts.pods):
         return _Outcome("StageRunning", f"{stage} runs: {shown(facts.progress) or 'it has not said how far it is'}")
@@ -172,6 +181,14 @@ def _on_the_way(facts: JobFacts, now: datetime) -> _Outcome:
     if facts.job and facts.job.failed and facts.report:
         said = f"{said}, again after {facts.report.outcome}: {facts.report.message}"
     return _Outcome("StageStarting", said)
+
+
+def _cause(facts: JobFacts, now: datetime) -> Cause | None:
+    """What keeps the pod of the stage from being made, or from running."""
+    if facts.job and facts.refused:
+        where = f"pods of Job {facts.namespace}/{facts.job.name}"
+        return causes.refused_by_server(where, facts.refused, "AdmissionDenied", _WAYS_OUT)
+    return find(Scene.of(_pods(facts), (), now), pod_causes.CHECKS)
 
 
 def _failed(facts: JobFacts, job: JobView) -> _Outcome:

@@ -112,6 +112,11 @@ def quota(at: Target) -> str:
     return f"kubectl describe resourcequota -n {at.namespace}"
 
 
+def limit_range(at: Target) -> str:
+    """What a container may ask for."""
+    return f"kubectl describe limitrange -n {at.namespace}"
+
+
 def namespace(at: Target) -> str:
     """The namespace with its labels: the Pod Security level, and whether it is going."""
     return f"kubectl get namespace {at.namespace} --show-labels"
@@ -284,6 +289,7 @@ NEXT: Final[Mapping[str, Command]] = dict(
         ),
         *_words(config_maps, "ConfigMapNotFound ConfigMapKeyNotFound"),
         *_words(quota, "QuotaExceeded"),
+        *_words(limit_range, "LimitRangeViolated"),
         *_words(namespace, "PodSecurityViolation NamespaceTerminating ServiceAccountNotFound"),
         *_words(rights, "Forbidden NotWritten"),
         *_words(webhooks, "WebhookUnavailable"),
@@ -311,8 +317,8 @@ NEXT: Final[Mapping[str, Command]] = dict(
         *_words(
             overview,
             "StageFailed BadData ScrubberFault InvalidPlan StoreChanged Contaminated TeacherChanged"
-            " JudgeChanged JudgeMoved ModelUnknown TeacherMoved CertificateUntrusted NothingAnswered LedgerDamaged"
-            " PriceUnknown WrongModel EngineRefuses Inconclusive RolledBack ApprovalWanted DoesNotFit",
+            " JudgeChanged JudgeMoved ModelUnknown TeacherMoved CertificateUntrusted AccountExhausted NothingAnswered"
+            " LedgerDamaged PriceUnknown WrongModel EngineRefuses Inconclusive RolledBack ApprovalWanted DoesNotFit",
         ),
         *_words(gone, "Terminating"),
         *_words(wait, "Creating Applying Bridging CanaryRunning SettlingRunning NotKnownYet NotSized"),
@@ -326,8 +332,8 @@ NEXT: Final[Mapping[str, Command]] = dict(
 """Reason -> its command. Words that say that all is well have none."""
 
 
-_OF_JOBS: Final[Mapping[str, Command]] = dict(_words(overview, "Rejected QuotaExceeded"))
-"""Words that mean another thing of a DistillJob: a gate that was not passed, an API's account that is used up."""
+_OF_JOBS: Final[Mapping[str, Command]] = dict(_words(overview, "Rejected"))
+"""Words that mean another thing of a DistillJob: a gate that was not passed."""
 
 
 def next_command(reason: str, at: Target) -> str:
