@@ -167,6 +167,16 @@ def test_a_limit_range(tiers: Tiers) -> None:
     tiers.ready("x", timeout=60)
 
 
+def test_a_rollout_that_somebody_paused(tiers: Tiers) -> None:
+    tiers.apply("x")
+    tiers.ready("x", timeout=60)
+    tiers.kubectl("rollout", "pause", "deployment/x")
+    tiers.apply("x", rolloutToken="again")
+    assert "is paused" in tiers.reasoned("x", "Reconciling", "True", "RolloutPaused")
+    tiers.kubectl("rollout", "resume", "deployment/x")
+    until(lambda: tiers.condition("x", "Ready").get("reason") == "Serving", lambda: tiers.explain("x"), 60)
+
+
 FOREIGN: dict[str, dict[str, Any]] = {
     "Service": {"spec": {"ports": [{"port": 1234}]}},
     "ConfigMap": {"metadata": {"name": "x-table"}, "data": {"theirs": "1"}},

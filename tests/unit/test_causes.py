@@ -203,6 +203,12 @@ CASES: list[Case] = [
         )
     ),
     ("AdmissionDenied", facts(deployment=failing('pods "x" is forbidden: odd words')), True, ("odd words",)),
+    (
+        "RolloutPaused",
+        facts(deployment=DeploymentView("small", wanted=2, replicas=2, ready_replicas=2, paused=True)),
+        False,
+        ("Deployment demo/small is paused", "kubectl rollout resume deployment/small -n demo"),
+    ),
     ("WebhookUnavailable", error('failed calling webhook "p": connection refused', code=500), False, ("webhook",)),
     (
         "NamespaceTerminating",

@@ -80,6 +80,16 @@ def pods_cannot_be_created(scene: Scene) -> Cause | None:
     )
 
 
+def rollout_is_paused(scene: Scene) -> Cause | None:
+    """Somebody paused the Deployment, and pods of the present spec are not made."""
+    deployment = scene.facts.deployment
+    if deployment is None or not deployment.paused or deployment.updated >= deployment.wanted:
+        return None
+    where = f"Deployment {scene.facts.namespace}/{deployment.name}"
+    way_out = f"kubectl rollout resume deployment/{deployment.name} -n {scene.facts.namespace}"
+    return Cause("RolloutPaused", f"{where} is paused: no pod of the present spec is made. {way_out}", WAITING)
+
+
 def _listed(items: Sequence[tuple[str, str]]) -> str:
     shown = "; ".join(f"{path}: {quote(message, 512)}" if path else quote(message, 512) for path, message in items[:3])
     return f"{shown}; and {len(items) - 3} more" if len(items) > 3 else shown
@@ -208,4 +218,4 @@ def refused_by_server(where: str, text: str, word: str, ways_out: Mapping[str, s
 
 SPEC: Final[tuple[Check, ...]] = (spec_is_invalid, spec_is_not_allowed, job_is_not_there)
 BEFORE: Final[tuple[Check, ...]] = (*SPEC, no_layout_fits, write_failed)
-PODS: Final[tuple[Check, ...]] = (pods_cannot_be_created, *pod_causes.CHECKS)
+PODS: Final[tuple[Check, ...]] = (rollout_is_paused, pods_cannot_be_created, *pod_causes.CHECKS)

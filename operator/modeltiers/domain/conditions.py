@@ -234,6 +234,12 @@ _PROGRESS_REASONS: Final = (
     Reason("Applying", RECONCILING, "The Deployment controller has not taken up the last change.", _WAIT),
     Reason("Bridging", RECONCILING, "Requests of policies are led to another tier before the last pods go.", _WAIT),
     Reason("RollingOut", RECONCILING, "Pods of the spec before are being replaced.", _WAIT),
+    Reason(
+        "RolloutPaused",
+        RECONCILING,
+        "Somebody paused the Deployment: no pod of the present spec is made.",
+        "`kubectl rollout resume` with the Deployment that the message names.",
+    ),
     Reason("Scaling", RECONCILING, "Pods are being added or removed.", _WAIT),
     Reason("Scheduling", RECONCILING, "A pod waits for the scheduler.", _WAIT),
     Reason("Preparing", RECONCILING, "A node pulls the image, mounts volumes, hands out devices.", _WAIT),

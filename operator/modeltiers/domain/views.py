@@ -166,6 +166,7 @@ class DeploymentView:
     generation: int = 0
     observed_generation: int = 0
     wanted: int = 1
+    paused: bool = False
     replicas: int = 0
     updated: int = 0
     ready_replicas: int = 0
@@ -182,6 +183,7 @@ class DeploymentView:
             generation=_count(metadata, "generation"),
             observed_generation=_count(status, "observedGeneration"),
             wanted=_count(spec, "replicas", 1),
+            paused=spec.get("paused") is True,
             replicas=_count(status, "replicas"),
             updated=_count(status, "updatedReplicas"),
             ready_replicas=_count(status, "readyReplicas"),

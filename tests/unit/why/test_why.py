@@ -218,9 +218,24 @@ def test_pods_that_cannot_be_made() -> None:
 def test_pods_that_are_refused_before_the_deployment_says_so() -> None:
     body = tier("large", "Scaling", "0 of 1 pod ready", status="Unknown")
     owner = {"kind": "ReplicaSet", "metadata": {"name": "large-abc", "ownerReferences": [{"name": "large"}]}}
+    owner |= {"spec": {"replicas": 1}, "status": {"replicas": 0}}
     refused = event("ReplicaSet", "large-abc", "FailedCreate", 'admission webhook "x" denied the request')
     found = first(world(body, deployment("large"), owner, refused))
-    assert 'no pod of Deployment large can be made: admission webhook "x" denied' in found.says
+    assert 'a policy of the cluster refuses it: “admission webhook "x" denied the request”' in found.says
+    assert found.reason == "AdmissionDenied"
+    few = event("ReplicaSet", "large-abc", "FailedCreate", 'pods "x" is forbidden: exceeded quota: few')
+    assert first(world(body, deployment("large"), owner, few)).next == "kubectl describe resourcequota -n shop"
+    whole = {**owner, "status": {"replicas": 1}}  # it was refused once, and has its pods since
+    assert "quota" not in first(world(body, deployment("large"), whole, few)).says
+
+
+def test_a_rollout_that_somebody_paused() -> None:
+    said = "Deployment shop/large is paused: no pod of the present spec is made. kubectl rollout resume x"
+    body = tier("large", "RolloutPaused", said, status="Unknown")
+    paused = deployment("large")
+    paused["spec"]["paused"] = True
+    found = first(world(body, paused))
+    assert (found.reason, found.next) == ("RolloutPaused", "kubectl rollout resume deployment/large -n shop")
 
 
 def test_a_controller_manager_that_is_away() -> None:

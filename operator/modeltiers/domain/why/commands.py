@@ -154,6 +154,12 @@ def child(at: Target) -> str:
     return f"kubectl get {found[1].lower()} {found[2].rstrip('.')} -n {at.namespace} -o yaml"
 
 
+def resume_rollout(at: Target) -> str:
+    """What lets a paused Deployment go on."""
+    found = _CHILD.search(at.message)
+    return f"kubectl rollout resume deployment/{found[2]} -n {at.namespace}" if found else events(at)
+
+
 def settings(_: Target) -> str:
     """The administrator's settings."""
     return f"kubectl get configmap {names.OPERATOR_SETTINGS} -n {names.OPERATOR_NAMESPACE} -o yaml"
@@ -295,6 +301,7 @@ NEXT: Final[Mapping[str, Command]] = dict(
         *_words(webhooks, "WebhookUnavailable"),
         *_words(policies_of_admission, "AdmissionDenied"),
         *_words(child, "NameConflict RouteNotWritten"),
+        *_words(resume_rollout, "RolloutPaused"),
         *_words(operator_log, "Unauthorized ApiUnavailable"),
         *_words(settings, "HostNotAllowed NoRouterImage GatewayNotKnown"),
         *_words(

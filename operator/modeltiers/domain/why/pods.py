@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from modeltiers import names
-from modeltiers.domain.causes import PODS
+from modeltiers.domain.causes import PODS, refused_by_server
 from modeltiers.domain.engine_messages import quote
 from modeltiers.domain.facts import Cause, Scene, Severity, TierFacts, find
 from modeltiers.domain.views import ContainerView, DeploymentView, PodView
@@ -106,10 +106,12 @@ def _without_pods(snapshot: Snapshot, deployment: Body | None, links: tuple[Link
         return Way((*links, Link("ReplicaSet", name, what)), what, cause.reason, remedy, failing=failing)
     for body in snapshot.all("ReplicaSet"):
         owners = [text(one, "name") for one in maps(body, "metadata", "ownerReferences")]
-        if name in owners and (warned := snapshot.warnings("ReplicaSet", name_of(body))):
-            said = short(quote(text(warned[0], "message")), 240)
-            link = Link("ReplicaSet", name_of(body), said)
-            return Way((*links, link), f"no pod of Deployment {name} can be made: {said}", "AdmissionDenied")
+        short_of = (number(body, "status", "replicas") or 0) < (number(body, "spec", "replicas") or 0)
+        if name in owners and short_of and (warned := snapshot.warnings("ReplicaSet", name_of(body))):
+            refused = refused_by_server(f"pods of Deployment {name}", text(warned[0], "message"), "AdmissionDenied")
+            what, remedy = first_sentence(refused.message)
+            link = Link("ReplicaSet", name_of(body), short(quote(text(warned[0], "message")), 240))
+            return Way((*links, link), what, refused.reason, remedy)
     if not DeploymentView.of(deployment).seen:
         says = f"Deployment {name} is not taken up: is the cluster's controller manager running?"
         return Way(links, says, "Applying")

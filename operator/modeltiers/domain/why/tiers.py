@@ -67,7 +67,7 @@ def of_tier(snapshot: Snapshot, name: str) -> Finding | None:
 _IN_SPEC: Final = frozenset(one.name for one in conditions.REASONS if one.condition in GATES)
 _BEFORE_PODS: Final = (
     *("NameConflict", "Forbidden", "Rejected", "Unauthorized", "ApiUnavailable", "NamespaceTerminating"),
-    *("Bridging", "Creating", "CredentialsNotChecked", "NotKnownYet"),
+    *("Bridging", "Creating", "CredentialsNotChecked", "NotKnownYet", "RolloutPaused"),
 )
 
 
