@@ -47,6 +47,8 @@ class Replay:
     source: str
     about: str
     status: dict[str, Any]
+    event: dict[str, str] | None = None
+    """What the kubelet says of it in a Warning: `reason` and `message`."""
 
 
 def load(directory: Path = DIRECTORY) -> tuple[Replay, ...]:
@@ -57,8 +59,8 @@ def load(directory: Path = DIRECTORY) -> tuple[Replay, ...]:
 def parse(path: Path) -> Replay:
     """Read and check one file; the error names the field."""
     document = yaml.safe_load(path.read_text())
-    if not isinstance(document, dict) or set(document) != {"case", "source", "about", "status"}:
-        raise HarnessError(f"{path}: wants exactly the fields case, source, about, status")
+    if not isinstance(document, dict) or set(document) - {"event"} != {"case", "source", "about", "status"}:
+        raise HarnessError(f"{path}: wants exactly the fields case, source, about, status, and perhaps event")
     replay = Replay(**document)
     if replay.case != path.stem:
         raise HarnessError(f"{path}: case is {replay.case!r}, the file's name says {path.stem!r}")
@@ -88,7 +90,10 @@ def stage(replay: Replay, delay_ms: int) -> dict[str, Any]:
                 ]
             },
             "delay": {"durationMilliseconds": delay_ms},
-            "next": {"statusTemplate": template(replay)},
+            "next": {
+                "statusTemplate": template(replay),
+                **({"event": {"type": "Warning", **replay.event}} if replay.event else {}),
+            },
         },
     }
 
@@ -96,10 +101,12 @@ def stage(replay: Replay, delay_ms: int) -> dict[str, Any]:
 def template(replay: Replay) -> str:
     """Return the status as a Go template: the case's container as recorded, its sidecars running beside it."""
     pod = {key: value for key, value in replay.status.items() if key not in ("conditions", "containerStatuses")}
-    failed = replay.status["phase"] == "Failed"  # then no container runs any more: the record holds for all of them
+    given = {one["type"]: one["status"] for one in replay.status["conditions"]}
+    # Where no container runs any more, or none can yet, the record holds for all of them.
+    whole = replay.status["phase"] == "Failed" or given.get("PodReadyToStartContainers") == "False"
     asked = f'(index (or .metadata.annotations dict) "{CONTAINER_ANNOTATION}")'
     recorded = replay.status["containerStatuses"][0]
-    sidecar = recorded if failed else RUNNING
+    sidecar = recorded if whole else RUNNING
     lines = [
         "{{ $c := index .spec.containers 0 }}",
         f"{{{{ $target := or {asked} $c.name }}}}",
@@ -111,9 +118,9 @@ def template(replay: Replay) -> str:
         f"- {_inline({'type': CONDITION, 'status': 'True', 'reason': replay.case, 'lastTransitionTime': '@now'})}",
         "containerStatuses:",
         "{{ range $c := .spec.containers }}",
-        "" if failed else "{{ if eq $c.name $target }}",
+        "" if whole else "{{ if eq $c.name $target }}",
         f"- {_inline(NAMED | recorded)}",
-        "" if failed else f"{{{{ else }}}}\n- {_inline(NAMED | RUNNING)}\n{{{{ end }}}}",
+        "" if whole else f"{{{{ else }}}}\n- {_inline(NAMED | RUNNING)}\n{{{{ end }}}}",
         "{{ end }}",
         "initContainerStatuses:",
         "{{ range $c := .spec.initContainers }}",

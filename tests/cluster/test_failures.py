@@ -34,6 +34,7 @@ REPLAYS: dict[str, tuple[str, str]] = {
     "invalid-image-name": ("ImageNameInvalid", "image"),
     "kv-too-small": ("KVCacheTooSmall", "maxModelLen"),
     "rejected-flag": ("FlagRejected", "flag"),
+    "secret-not-mounted": ("SecretNotFound", "trusted-keys"),
     "startup-slow": ("StartupTimeout", "startupSeconds"),
     "unknown-model": ("ModelNotFound", "spec.model.source"),
     "unknown-revision": ("RevisionNotFound", "revision"),

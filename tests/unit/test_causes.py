@@ -62,6 +62,12 @@ def waiting(reason: str, message: str = "") -> PodView:
     return pod(engine({"waiting": {"reason": reason, "message": message}}, image="reg.example.com/vllm:1"))
 
 
+def not_set_up(message: str) -> PodView:
+    """A pod whose kubelet says so of it in an event."""
+    waits = {"type": "PodReadyToStartContainers", "status": "False"}
+    return dataclasses.replace(pod({"phase": "Pending", "conditions": [waits]}), setup_error=message)
+
+
 def crashed(message: str = "", code: int = 1, reason: str = "Error", restarts: int = 4, ran: float = 40) -> PodView:
     end = {"exitCode": code, "reason": reason, "message": message}
     end |= {"startedAt": ago(seconds=ran + 5), "finishedAt": ago(seconds=5)}
@@ -301,6 +307,21 @@ CASES: list[Case] = [
         facts(waiting("CreateContainerConfigError", "couldn't find key token in Secret demo/hf-token")),
         True,
         ("Secret hf-token has no key token",),
+    ),
+    *(  # as a real kubelet 1.37 says it
+        (reason, facts(not_set_up(f'MountVolume.SetUp failed for volume "a" : {said}')), True, ("small-x-1", *words))
+        for reason, said, *words in (
+            ("SecretNotFound", 'secret "nope" not found', "there is no Secret nope", "create it in this namespace"),
+            ("SecretKeyNotFound", "references non-existent secret key: key", "has no key key"),
+            ("ConfigMapNotFound", 'configmap "nope" not found', "there is no ConfigMap nope"),
+            ("ConfigMapKeyNotFound", "configmap references non-existent config key: rows.jsonl", "no key rows.jsonl"),
+        )
+    ),
+    (
+        "PodNotSetUp",
+        facts(not_set_up('MountVolume.SetUp failed for volume "w" : mount.nfs: Connection timed out')),
+        False,
+        ("pod demo/small-x-1 on node gpu-1", "Connection timed out", "storage"),
     ),
     (
         "ConfigMapNotFound",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modeltiers.domain.distill.job import JobView, Report, is_over, refusal_in
+from modeltiers.domain.distill.job import JobView, Report, is_over
 from modeltiers.domain.views import ContainerView, PodView
 
 NOW = datetime(2026, 11, 27, 12, 0, 0, tzinfo=UTC)
@@ -76,17 +76,3 @@ def test_a_job_of_which_nothing_has_begun_is_made_anew_when_it_would_be_another(
     assert not over({"active": 1}, None, "Pending", wanted="new")  # made by a version that noted nothing
     assert not over(waits, None, "Running", wanted="new", began="2026-11-27T11:59:00Z")
     assert not over(waits, None, "Pending", wanted="new", began="2026-11-27T11:59:00Z")  # an init container works
-
-
-def event(reason: str, at: str, **more: Any) -> dict[str, Any]:
-    return {"reason": reason, "message": f"{reason} at {at}", "lastTimestamp": at, **more}
-
-
-def test_the_last_word_of_a_jobs_controller_counts() -> None:
-    refused, made = event("FailedCreate", "2026-11-27T11:00:00Z"), event("SuccessfulCreate", "2026-11-27T11:00:05Z")
-    assert refusal_in([]) == ""
-    assert refusal_in([refused]) == "FailedCreate at 2026-11-27T11:00:00Z"
-    assert refusal_in([made, refused]) == ""
-    again = {**refused, "lastTimestamp": None, "series": {"lastObservedTime": "2026-11-27T11:00:09.000001Z"}}
-    assert refusal_in([made, again]) == refused["message"]
-    assert refusal_in([made, {**refused, "lastTimestamp": None}]) == ""

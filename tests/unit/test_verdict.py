@@ -283,6 +283,7 @@ def test_an_external_tier_s_spec_comes_first() -> None:
 
 REPLAYS = sorted((Path(__file__).parents[2] / "e2e/cluster/replays").glob("*.yaml"))
 EXPECTED = {
+    "secret-not-mounted": "SecretNotFound",
     "container-create-config-error": "SecretNotFound",
     "crash-loop": "CrashLoop",
     "disk-full": "DiskFull",
@@ -320,16 +321,18 @@ def replayed(path: Path) -> PodView:
         "image": "reg/vllm:1",
     }.items():
         text = text.replace("${" + name + "}", value)
-    status = yaml.safe_load(text)["status"]
+    recorded = yaml.safe_load(text)
+    status = recorded["status"]
     for container in status["containerStatuses"]:
         container["name"] = "engine"
     metadata = {"name": "p", "creationTimestamp": stamp(NOW - timedelta(hours=1))}
-    return PodView.of({"metadata": metadata, "spec": {"nodeName": "n"}, "status": status})
+    pod = PodView.of({"metadata": metadata, "spec": {"nodeName": "n"}, "status": status})
+    return dataclasses.replace(pod, setup_error=recorded.get("event", {}).get("message", ""))
 
 
 @pytest.mark.parametrize("path", REPLAYS, ids=lambda path: path.stem)
 def test_a_replayed_pod_is_understood(path: Path) -> None:
-    """At the first look, from the pod's status alone. A new file wants a line in EXPECTED."""
+    """At the first look, from the pod's status, and its event where it has one. A new file wants a line in EXPECTED."""
     deployment = dataclasses.replace(WHOLE, ready_replicas=0)
     verdict = judge(with_(deployment=deployment, pods=(replayed(path),)), [], NOW)
     ready = next(item for item in verdict.conditions if item["type"] == "Ready")

@@ -17,7 +17,7 @@ from modeltiers.api.distilljob import DistillJobSpec
 from modeltiers.api.distilljob_asked import TierRef
 from modeltiers.api.parse import Fault, parse_distill
 from modeltiers.api.settings import Settings
-from modeltiers.controllers import claims, refusals
+from modeltiers.controllers import claims, event_log
 from modeltiers.controllers.canary import CanaryCounts
 from modeltiers.controllers.children import Children, owned
 from modeltiers.controllers.faults import apply_error, raise_for_retry, write_status
@@ -158,10 +158,10 @@ class DistillReconciler:
 
     async def _serve_stage(self, scene: Scene, step: Next, facts: JobFacts) -> tuple[JobFacts, errors.ApiFault | None]:
         job = self._job(scene, step)
-        pods = self._pods(scene.key, job)
+        pods = await event_log.with_setup_error(self.api, scene.key[0], self._pods(scene.key, job), self.now())
         facts = replace(facts, job=job, pods=pods, report=report_of(pods))
         if job is not None and job.awaits_pods and not pods:
-            facts = replace(facts, refused=await refusals.look(self.api, scene.key[0], job))
+            facts = replace(facts, refused=await event_log.refusal(self.api, scene.key[0], job))
         order = self.orders.of(scene, step)
         wanted = self._render(scene, step, facts.known, order) if order.hindrance is None else None
         running = job is not None and not job.failure
@@ -358,8 +358,9 @@ class DistillReconciler:
             return LOOK
         if facts.job is not None and is_mute(facts.job, facts.report, facts.pods):
             return MUTE_PAUSE
-        if facts.job is not None and facts.job.awaits_pods and not facts.pods:
-            return refusals.RECHECK
+        unmade = facts.job is not None and facts.job.awaits_pods and not facts.pods
+        if unmade or any(pod.is_set_up_now for pod in facts.pods):
+            return event_log.RECHECK
         moving = conditions.by_type(judged)[conditions.RECONCILING]["status"] == "True"
         return float(self.settings.distill.progress_seconds) if moving and facts.pods else None
 

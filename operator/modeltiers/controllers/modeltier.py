@@ -16,6 +16,7 @@ from modeltiers import names
 from modeltiers.api.modeltier import ModelTierSpec
 from modeltiers.api.parse import Fault, parse
 from modeltiers.api.settings import Settings
+from modeltiers.controllers import event_log
 from modeltiers.controllers.autoscaler import Autoscaler
 from modeltiers.controllers.bridge import AGAIN, Bridge
 from modeltiers.controllers.children import Children, owned
@@ -138,7 +139,13 @@ class TierReconciler:
         wait = await self._report(key, body, spec, facts, resolved.record, second)
         if fault := fault or second_fault:
             raise_for_retry(fault)
-        waits = (wait, scaling.wait, CLAIM_RECHECK if None in claims.values() else None, AGAIN if held else None)
+        waits = (
+            wait,
+            scaling.wait,
+            CLAIM_RECHECK if None in claims.values() else None,
+            AGAIN if held else None,
+            event_log.RECHECK if any(pod.is_set_up_now for pod in self.store.pods_of(key)) else None,
+        )
         return min((one for one in waits if one is not None), default=None)
 
     async def _serve_candidate(
@@ -319,7 +326,7 @@ class TierReconciler:
         revision: str = names.FIRST_REVISION,
     ) -> TierFacts:
         child = self._deployment(key, body, revision)
-        pods = self._pods(key, revision)
+        pods = await event_log.with_setup_error(self.api, key[0], self._pods(key, revision), self.now())
         record = resolved.record
         free = None
         if record and any(pod.unschedulable for pod in pods):

@@ -334,6 +334,12 @@ _POD_REASONS: Final = (
         "A PersistentVolumeClaim has no volume.",
         "Look at its storage class and events.",
     ),
+    Reason(
+        "PodNotSetUp",
+        RECONCILING,
+        "A node cannot give a pod its volumes or its network; the message quotes its kubelet.",
+        "See to what it names: storage, or the node's network.",
+    ),
     Reason("SecretNotFound", STALLED, "A Secret does not exist.", "Create it or correct the reference."),
     Reason("SecretKeyNotFound", STALLED, "A Secret lacks a key.", "Add the key or correct the reference."),
     Reason("ConfigMapNotFound", STALLED, "A ConfigMap does not exist.", "Create it or correct the engine profile."),

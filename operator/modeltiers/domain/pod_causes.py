@@ -161,6 +161,33 @@ def _config_error(where: str, text: str) -> Cause:
     return Cause("ContainerConfigInvalid", told(where, "the container cannot be set up", quote(text), way_out), FAILING)
 
 
+_NO_SECRET_KEY: Final = re.compile(r"references non-existent secret key: (\S{1,253})")
+_NO_CONFIG_KEY: Final = re.compile(r"references non-existent config key: (\S{1,253})")
+_SETUP_ERRORS: Final = (
+    ("SecretKeyNotFound", _NO_SECRET_KEY, "a Secret that it mounts has no key {0}"),
+    ("ConfigMapKeyNotFound", _NO_CONFIG_KEY, "a ConfigMap that it mounts has no key {0}"),
+    ("SecretNotFound", _SECRET, "there is no Secret {0}"),
+    ("ConfigMapNotFound", _CONFIG_MAP, "there is no ConfigMap {0}"),
+)
+
+
+def pod_is_not_set_up(scene: Scene) -> Cause | None:
+    """The node cannot give a pod its volumes or its network, and tries again."""
+    for pod in scene.live():
+        if not pod.setup_error:
+            continue
+        for reason, pattern, what in _SETUP_ERRORS:
+            if found := pattern.search(pod.setup_error):
+                way_out = "create it in this namespace, or correct what names it in the spec or the engine profile"
+                said = told(scene.named(pod), what.format(*found.groups()), quote(pod.setup_error), way_out)
+                return Cause(reason, said, FAILING)
+        way_out = "see to what it names: the storage of a volume, or the network of the node"
+        where = f"{scene.named(pod)} on node {pod.node}"
+        message = told(where, "the node cannot set it up", quote(pod.setup_error), way_out)
+        return Cause("PodNotSetUp", message, WAITING)
+    return None
+
+
 def image_is_not_pulled(scene: Scene) -> Cause | None:
     """The image cannot be had."""
     for pod, item in scene.containers():
@@ -401,6 +428,7 @@ def progress_stopped(scene: Scene) -> Cause | None:
 CHECKS: Final[tuple[Check, ...]] = (
     claim_is_missing,
     reference_is_missing,
+    pod_is_not_set_up,
     image_is_not_pulled,
     artifact_is_refused,
     container_cannot_start,

@@ -16,7 +16,7 @@ from modeltiers import names
 
 POD_TEMPLATE_HASH: Final = "pod-template-hash"  # by which the Deployment controller tells its templates apart
 JOB_UID: Final = "batch.kubernetes.io/controller-uid"  # by which the Job controller knows its pods
-_POD_CONDITIONS: Final = ("PodScheduled", "Ready", "DisruptionTarget")
+_POD_CONDITIONS: Final = ("PodScheduled", "PodReadyToStartContainers", "Ready", "DisruptionTarget")
 _DEPLOYMENT_CONDITIONS: Final = ("Available", "Progressing", "ReplicaFailure")
 
 
@@ -108,6 +108,8 @@ class PodView:
     created_at: str = ""
     conditions: tuple[ConditionView, ...] = ()
     containers: tuple[ContainerView, ...] = ()
+    setup_error: str = ""
+    """Why its node cannot set it up; events alone tell, and whoever reads them puts it here."""
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> PodView:
@@ -149,6 +151,18 @@ class PodView:
         return waiting and seen is not None and seen.status == "False" and seen.reason != "SchedulingGated"
 
     @property
+    def has_begun(self) -> bool:
+        """Whether any container of it runs or ran."""
+        return any(one.running_since or one.ended or one.last for one in self.containers)
+
+    @property
+    def is_set_up_now(self) -> bool:
+        """Whether its node has it, and has not given it its volumes and its network yet."""
+        waits = bool(self.node) and self.phase == "Pending" and not self.deleting
+        given = self.condition("PodReadyToStartContainers")
+        return waits and not self.has_begun and given is not None and given.status == "False"
+
+    @property
     def finished(self) -> bool:
         """Whether the pod will never run again; its controller makes another."""
         return self.phase in ("Failed", "Succeeded")
@@ -166,13 +180,13 @@ class DeploymentView:
     generation: int = 0
     observed_generation: int = 0
     wanted: int = 1
-    paused: bool = False
     replicas: int = 0
     updated: int = 0
     ready_replicas: int = 0
     available: int = 0
     unavailable: int = 0
     conditions: tuple[ConditionView, ...] = ()
+    paused: bool = False
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> DeploymentView:
@@ -183,13 +197,13 @@ class DeploymentView:
             generation=_count(metadata, "generation"),
             observed_generation=_count(status, "observedGeneration"),
             wanted=_count(spec, "replicas", 1),
-            paused=spec.get("paused") is True,
             replicas=_count(status, "replicas"),
             updated=_count(status, "updatedReplicas"),
             ready_replicas=_count(status, "readyReplicas"),
             available=_count(status, "availableReplicas"),
             unavailable=_count(status, "unavailableReplicas"),
             conditions=_conditions(status, _DEPLOYMENT_CONDITIONS),
+            paused=spec.get("paused") is True,
         )
 
     @property

@@ -107,7 +107,7 @@ USES: Final[tuple[Grant, ...]] = (
     Grant("Pod", ("patch",), "Tier namespaces", "touch an annotation, so that a new table is read within a second"),
     Grant("PersistentVolumeClaim", ("get",), "Tier namespaces", "tell whether many nodes can mount a cache or a store"),
     Grant("Event", ("create", "patch"), "Tier namespaces", "tell users what happened, and count it up"),
-    Grant("Event", ("list",), "Tier namespaces", "say why a stage has no pod: nothing else tells it"),
+    Grant("Event", ("list",), "Tier namespaces", "say why a Job has no pod or a pod no volumes: only they tell"),
     Grant("Secret", ("get",), "Tier namespaces", "try an external tier's key, where a user allows it", by_user=True),
     # An apply names its object, so that creating can be granted for one name. No `get`: what was made is never read.
     Grant(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from modeltiers import names
@@ -116,23 +116,6 @@ def is_mute(job: JobView, report: Report | None, pods: Sequence[PodView]) -> boo
     return all(pod.phase in _ENDED for pod in pods)
 
 
-def refusal_in(events: Iterable[Mapping[str, Any]]) -> str:
-    """Why a Job's controller could not make its pod, of all core/v1 Events about the Job; empty where it last could."""
-    newest = max(events, key=_seen_last, default=None)
-    return str(newest.get("message", "")) if newest is not None and newest.get("reason") == "FailedCreate" else ""
-
-
-def _seen_last(event: Mapping[str, Any]) -> datetime:
-    series = event.get("series") or {}
-    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
-    return next(filter(None, map(instant, filter(None, times))), datetime.min.replace(tzinfo=UTC))
-
-
-def has_begun(pods: Iterable[PodView]) -> bool:
-    """Whether any container of these pods runs or ran."""
-    return any(one.running_since or one.ended or one.last for pod in pods for one in pod.containers)
-
-
 def is_over(
     job: JobView,
     report: Report | None,
@@ -157,7 +140,7 @@ def is_over(
         return not job.failure
     if job.failure:
         return job.plan != plan or job.retry != retry
-    return bool(wanted and job.applied and job.applied != wanted) and not has_begun(pods)
+    return bool(wanted and job.applied and job.applied != wanted) and not any(pod.has_begun for pod in pods)
 
 
 def _report(text: str) -> Report | None:

@@ -275,7 +275,7 @@ NEXT: Final[Mapping[str, Command]] = dict(
         *_words(plan, "FitsNoAccelerator"),
         *_words(
             describe_pod,
-            "ImageNotFound ImagePullDenied ImagePullFailed Preparing Scheduling ContainerStartFailed"
+            "PodNotSetUp ImageNotFound ImagePullDenied ImagePullFailed Preparing Scheduling ContainerStartFailed"
             " ContainerConfigInvalid NotReady Evicted EphemeralStorageEvicted PodRejectedByNode ContainerKilled"
             " ProgressDeadlineExceeded GpuNotVisible SchedulingGated StageStarting ReportMissing Scaling RollingOut",
         ),
