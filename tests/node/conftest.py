@@ -59,7 +59,11 @@ def engine_image(node_cluster: Cluster) -> str:
 @pytest.fixture(scope="session")
 def operator(node_cluster: Cluster, router_image: str, engine_image: str) -> Iterator[OperatorPod]:
     """The operator as a Pod under its own ServiceAccount; its settings put routers before engines."""
-    with OperatorPod(node_cluster, team.settings(engine_image, router_image)) as running:
+    settings = team.settings(engine_image, router_image)
+    plain = settings["engineProfiles"][team.PROFILE]
+    bundle = {"name": "ca", "path": "/ca", "configMapName": "ca-bundle"}
+    settings["engineProfiles"]["trusting"] = {**plain, "mounts": [*plain["mounts"], bundle]}
+    with OperatorPod(node_cluster, settings) as running:
         yield running
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from e2e import team as teams
 from e2e.cluster import Cluster
+from e2e.cluster.process import wait_until
 from e2e.operator_pod import OperatorPod
 from e2e.team import Team
 from tests.node.load import EASY, TEXTS
@@ -50,3 +51,15 @@ def test_a_tier_serves_a_completion(team: Team) -> None:
     assert pod["spec"]["nodeName"] == "node1"
     assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     print(f"\napply to Ready {ready:.1f} s")
+
+
+def test_what_keeps_a_pod_from_its_volumes_is_told_and_waited_for(team: Team) -> None:
+    """A profile that brings a CA bundle, and a namespace that has none yet: in the kubelet's words, from its event."""
+    team.apply(team.tier("small", serving={"profile": "trusting", "shutdownSeconds": 30}))
+    wait_until(lambda: team.conditions("mt/small").get("Stalled", {}).get("status") == "True", "the tier to stall", 90)
+    stalled = team.conditions("mt/small")["Stalled"]
+    assert stalled["reason"] == "ConfigMapNotFound"
+    assert "there is no ConfigMap ca-bundle" in stalled["message"]
+    assert "MountVolume.SetUp failed for volume" in stalled["message"]
+    team.kubectl("create", "configmap", "ca-bundle", "--from-literal=ca.crt=x")
+    team.wait_ready("modeltier/small")
