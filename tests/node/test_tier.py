@@ -38,6 +38,15 @@ def ask(url: str, model: str, question: str) -> dict[str, Any]:
     return found
 
 
+def reaches(address: str) -> bool:
+    """Whether the Service leads to somebody who answers."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/v1/models", timeout=10) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
 def test_a_tier_serves_a_completion(team: Team) -> None:
     """From `kubectl apply` to an answer; its pod holds GPUs that were counted."""
     began = time.monotonic()
@@ -45,6 +54,7 @@ def test_a_tier_serves_a_completion(team: Team) -> None:
     team.wait_ready("modeltier/small", "routingpolicy/support")
     ready = time.monotonic() - began
     with team.gate() as gate:
+        wait_until(lambda: reaches(gate.address), "kube-proxy to write its rules, a moment after the pod is ready", 30)
         answer = ask(f"http://{gate.address}", "support", EASY)
     assert answer["choices"][0]["message"]["content"] == TEXTS["small"]
     (pod,) = team.pods("small")
