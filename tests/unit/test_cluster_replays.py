@@ -27,6 +27,7 @@ EXPECTED = {
     "invalid-image-name",
     "kv-too-small",
     "rejected-flag",
+    "secret-not-mounted",
     "startup-slow",
     "unknown-model",
     "unknown-revision",

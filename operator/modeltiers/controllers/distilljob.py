@@ -49,11 +49,7 @@ from modeltiers.domain.views import PodView
 from modeltiers.kube import errors
 from modeltiers.kube.client import Api
 from modeltiers.kube.events import EventRecorder
-from modeltiers.render.distilljob import (
-    plan_hash,
-    render_frame,
-    render_job,
-)
+from modeltiers.render.distilljob import plan_hash, render_frame, render_job
 from modeltiers.render.network import Admitted
 from modeltiers.render.owner import Owner
 from modeltiers.render.parts import Manifest

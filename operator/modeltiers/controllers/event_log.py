@@ -17,6 +17,7 @@ RECHECK: Final = 10.0
 """Seconds between two looks."""
 _USUAL: Final = timedelta(seconds=8)
 """How long a node may take to set a pod up until it is asked about."""
+_MOST: Final = 200
 
 
 async def refusal(api: Api, namespace: str, job: JobView) -> str:
@@ -35,8 +36,14 @@ async def with_setup_error(api: Api, namespace: str, pods: tuple[PodView, ...], 
 
 
 async def _about(api: Api, namespace: str, kind: str, name: str, uid: str) -> list[dict[str, Any]]:
+    """At most a page of events: who may write events in the namespace could write many."""
     about = f"involvedObject.kind={kind},involvedObject.name={name},involvedObject.uid={uid}"
     try:
-        return [event async for event in api.list(KINDS["Event"], namespace, fields=about)]
+        found: list[dict[str, Any]] = []
+        async for event in api.list(KINDS["Event"], namespace, fields=about, limit=_MOST):
+            found.append(event)
+            if len(found) == _MOST:
+                break
     except errors.ApiFault:
         return []  # nothing depends on it but words
+    return found
