@@ -439,6 +439,20 @@ def test_a_person_approves_and_takes_it_back(distill: Distill) -> None:
     assert weights(distill) == "/model/base"
 
 
+def test_a_canary_that_a_quota_leaves_no_room_is_said_and_goes_on(distill: Distill) -> None:
+    artifact = promoted(distill, approval="Manual")
+    distill.until("AwaitingApproval", "True", "ApprovalWanted")
+    hard = {"hard": {"requests.nvidia.com/gpu": "0"}}  # what runs stays
+    distill.tiers.create({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": hard})
+    distill.kubectl("annotate", "dj", distill.name, f"modeltiers.dev/approve={artifact['digest']}")
+    said = distill.until("Stalled", "True", "CanaryDoesNotFit", 40)
+    assert "exceeded quota: none" in said
+    assert "promotion.strategy to Replace" in said
+    assert weights(distill) == "/model/base"
+    distill.kubectl("delete", "resourcequota", "none")
+    distill.until("Complete", "True", "Promoted", 120)
+
+
 def test_a_tier_that_serves_something_else_is_said(distill: Distill) -> None:
     distill.apply(promotion={"tierRef": {"name": "small"}, "canary": CANARY}, evaluation=None)
     distill.complete_until(Stage.PACKAGE)

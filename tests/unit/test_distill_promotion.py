@@ -11,8 +11,9 @@ import pytest
 from modeltiers import names
 from modeltiers.api.distilljob import DistillJobSpec, Promotion
 from modeltiers.api.modeltier import ModelTierSpec
+from modeltiers.domain.conditions import REASONS
 from modeltiers.domain.distill.following import followed
-from modeltiers.domain.distill.promotion import Counted, Step, TierSeen, promote
+from modeltiers.domain.distill.promotion import NO_ROOM, Counted, Step, TierSeen, promote
 from tests.unit.test_distill_stages import BASE, spec
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -178,3 +179,7 @@ def test_another_incumbent_is_served_until_then() -> None:
     found = followed(TIER, other, {})
     assert found.model is not None
     assert found.model.source == "pvc://models/before"
+
+
+def test_what_says_that_there_is_no_room_is_what_a_tier_says() -> None:
+    assert {one.name for one in REASONS} >= NO_ROOM

@@ -41,7 +41,7 @@ from modeltiers.domain.distill.job import (
 )
 from modeltiers.domain.distill.overview import report_address
 from modeltiers.domain.distill.payback import estimate
-from modeltiers.domain.distill.promotion import LOOK, Counted, Step, TierSeen, promote
+from modeltiers.domain.distill.promotion import LOOK, NO_ROOM, Counted, Step, TierSeen, promote
 from modeltiers.domain.distill.reasons import COMPLETE, ELSEWHERE
 from modeltiers.domain.distill.stages import Next, Stage, next_stage
 from modeltiers.domain.distill.verdict import Hindrance, JobFacts, columns, judge
@@ -58,7 +58,6 @@ log = logging.getLogger(__name__)
 
 KEPT: Final = ("spend", "payback", "gate", "artifact", "promotion")
 """What a status keeps of stages long past."""
-_NO_ROOM: Final = frozenset({"Unschedulable", "FitsNoAccelerator", "QuotaExceeded", "SchedulingGated"})
 
 
 @dataclass(eq=False)
@@ -296,7 +295,7 @@ class DistillReconciler:
             model=str(status.get("model", "")),
             candidate={"True": True, "False": False}.get(str(candidate.get("status"))),
             candidate_why=str(candidate.get("message", "")),
-            candidate_fits=candidate.get("reason") not in _NO_ROOM,
+            candidate_fits=candidate.get("reason") not in NO_ROOM,
             student=counts.get(names.SECOND_REVISION, Counted()),
             incumbent=counts.get(names.FIRST_REVISION, Counted()),
         )

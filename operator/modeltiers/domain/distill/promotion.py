@@ -21,6 +21,8 @@ FEWEST: Final = 20
 APPROVED, TAKEN_BACK = "approved", "takenBack"
 LOOK: Final = 5.0
 """Seconds between two looks while traffic moves."""
+NO_ROOM: Final = frozenset({"Unschedulable", "FitsNoAccelerator", "QuotaExceeded", "SchedulingGated"})
+"""Reasons of a tier's candidate that say there is no room for it beside the incumbent."""
 
 
 @dataclass(frozen=True, slots=True)
