@@ -17,7 +17,7 @@ from modeltiers.kube import access, errors
 from modeltiers.kube.capacity import Capacity
 from modeltiers.kube.client import Api
 from modeltiers.kube.events import EventRecorder
-from modeltiers.kube.refs import KINDS, Ref
+from modeltiers.kube.refs import KINDS, Kind, Ref
 from modeltiers.kube.session import Connection, connect
 from tests.cluster.kit import api_server_back, decoded, until
 
@@ -247,8 +247,9 @@ spec: {{policyName: {namespace}, validationActions: [Deny]}}
 async def test_questions(api: Api) -> None:
     """What is served, and by what version."""
     assert (await api.version())["gitVersion"].startswith("v1.")
-    asked = [KINDS[kind] for kind in ("Deployment", "InferencePool", "ConfigMap")]
-    assert await api.served(asked) == {KINDS["Deployment"], KINDS["ConfigMap"]}
+    known = [KINDS["Deployment"], KINDS["ConfigMap"]]
+    strangers = [Kind("nobody.example.com", "v1", "Nothing", "nothings"), Kind("apps", "v1", "Nothing", "nothings")]
+    assert await api.served([*known, *strangers]) == set(known)
 
 
 async def test_an_event_is_told_and_counted_up(api: Api, namespace: str, cluster: Cluster) -> None:
