@@ -39,6 +39,7 @@ TIERS = f"/apis/{names.API_VERSION}/namespaces/{PLACE}/modeltiers"
 MERGE = "application/merge-patch+json"
 SETTINGS = {"router": {"image": "example.com/router:1", "entryReturnSeconds": 3600}}
 GPUS = 8
+LAG = "modeltiers_loop_lag_seconds"
 CHANGES = 100
 """Changes whose time is taken."""
 
@@ -182,14 +183,19 @@ def measure(bench: Bench, policies: int, entry: int) -> Figures:
 
 
 def rest(bench: Bench, seconds: float = 60.0) -> tuple[Counter[str], float, float]:
-    """Leave everything alone but for scrapes; returns the operator's calls, processor seconds, latest loop."""
+    """Leave everything alone; returns the operator's calls, its processor seconds, and the latest its loop ran."""
     bench.quiet()
-    cpu, late, end = bench.operator.cpu_seconds(), 0.0, time.monotonic() + seconds
+    cpu, end = bench.operator.cpu_seconds(), time.monotonic() + seconds
     while time.monotonic() < end:
-        late = max(late, bench.operator.metric("modeltiers_loop_lag_seconds"))
-        time.sleep(15)  # as Prometheus asks; each time costs
+        bench.operator.metric(LAG)  # as often as Prometheus asks: each time costs
+        time.sleep(15)
     calls = counted([one for one in bench.calls.new() if _counts(one)])
-    return calls, bench.operator.cpu_seconds() - cpu, late
+    cpu = bench.operator.cpu_seconds() - cpu
+    late, end = 0.0, time.monotonic() + seconds / 2
+    while time.monotonic() < end:  # apart, since to look this often costs more than all the rest
+        late = max(late, bench.operator.metric(LAG))
+        time.sleep(0.5)
+    return calls, cpu, late
 
 
 def settle(bench: Bench, tiers: int) -> None:

@@ -32,12 +32,18 @@ ENGINE = Engine(
 )
 
 
-def job(stage: Stage, wanted: DistillJobSpec, teacher: Weights | None = None, **more: Any) -> dict[str, Any]:
+def job(
+    stage: Stage,
+    wanted: DistillJobSpec,
+    teacher: Weights | None = None,
+    settings: Settings = SETTINGS,
+    **more: Any,
+) -> dict[str, Any]:
     """The Job of a stage whose stages before it are complete."""
     outcomes = {other: Outcome("d" * 32, "e" * 32, "Pass") for other in before(stage, wanted)}
     models = models_of(wanted, stage, teacher)
     step = Next(stage, "a" * 32)
-    return render_job(OWNER, Plan(job="job", spec=wanted), step, outcomes, SETTINGS, models=models, **more)
+    return render_job(OWNER, Plan(job="job", spec=wanted), step, outcomes, settings, models=models, **more)
 
 
 def volumes(found: dict[str, Any]) -> dict[str, Any]:
@@ -133,3 +139,17 @@ def test_what_does_not_change_an_outcome_changes_no_plan() -> None:
     plain = plan_hash(Plan(job="job", spec=spec()))
     assert plan_hash(Plan(job="job", spec=spec(suspend=True, scheduling={"retries": 1}))) == plain
     assert plan_hash(Plan(job="job", spec=spec(budget={"teacherTokens": 5}))) != plain
+
+
+def test_a_job_is_known_by_what_it_was_made_from() -> None:
+    """So one that has not begun is made anew when its spec or the administrator's settings change, and only then."""
+
+    def known(made: dict[str, Any]) -> str:
+        return str(made["metadata"]["annotations"][names.ANNOTATION_APPLIED])
+
+    distill = SETTINGS.distill.model_copy(update={"train_image": "example.com/train:2"})
+    newer = job(Stage.TRAIN, spec(), settings=SETTINGS.model_copy(update={"distill": distill}))
+    larger = job(Stage.TRAIN, spec(scheduling={"train": {"memory": "64Gi"}}))
+    same = known(job(Stage.TRAIN, spec()))
+    assert known(job(Stage.TRAIN, spec())) == same
+    assert len({same, known(newer), known(larger)}) == 3

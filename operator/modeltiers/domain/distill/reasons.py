@@ -239,5 +239,6 @@ QUESTIONS: Final[Mapping[str, str]] = {
     AWAITING_APPROVAL: "Does a person have to say yes?",
     conditions.READY: "Is the job at its end with nothing in the way? Unknown until then.",
     conditions.RECONCILING: "What is the operator waiting for?",
-    conditions.STALLED: "What stands in the way, and what lifts it? Also the reasons of pods in [reasons](reasons.md).",
+    conditions.STALLED: "What stands in the way, and what lifts it?"
+    " Also the reasons of pods and of the cluster in [reasons](reasons.md).",
 }
